@@ -1,0 +1,70 @@
+# Every target is a verb; `make help` is made from the ## comments.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test unit integration chaos lint types format generate bench build lock clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "longshore needs Python 3.11 or newer, found $$($(PYTHON) --version); run: make PYTHON=python3.12 setup"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv does not work here; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "installing Longshore and its locked dependencies into $(VENV) (once, about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(STAMP)  ## Make .venv with everything in it
+
+demo: $(STAMP)  ## Watch 1,000 events travel topic -> queues -> handlers, and check the books
+	@$(BIN)/longshore demo
+
+run: $(STAMP)  ## Run the fleet of config/fleet.yaml on an embedded AWS until Ctrl-C
+	@$(BIN)/longshore run --local
+
+test: $(STAMP)  ## Run every test and print branch coverage
+	@$(PYTEST) --cov
+
+unit: $(STAMP)  ## Run the tests that need no server, in virtual time
+	@$(PYTEST) tests/unit tests/conformance tests/property tests/architecture -m "not integration"
+
+integration: $(STAMP)  ## Run the tests against the embedded AWS
+	@$(PYTEST) -m integration
+
+chaos: $(STAMP)  ## Kill, starve and blind the worker, at full dose
+	@LONGSHORE_DOSE=full $(PYTEST) tests/chaos
+
+lint: $(STAMP)  ## Check style, types, import layers, module sizes and generated files
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(PYTEST) -q --no-header tests/architecture
+
+types: $(STAMP)  ## Check the types
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## Rewrite the code in the house's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+generate: $(STAMP)  ## Write the example config, its schema and the settings table anew
+	@$(BIN)/python -m worker.settings.generate
+
+bench: $(STAMP)  ## Measure CPU per message, idle cost and start-up
+	@$(BIN)/python -m benchmarks
+
+build: $(STAMP)  ## Build the wheel and the source archive into dist/
+	@$(BIN)/python -m build --no-isolation --outdir dist
+
+lock: $(STAMP)  ## Resolve the dependencies anew (needs uv)
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --all-extras --group dev -o requirements-dev.lock pyproject.toml
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra uvloop -c requirements-dev.lock -o requirements.lock pyproject.toml
+
+clean:  ## Remove everything that was built or installed
+	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov

@@ -1,0 +1,184 @@
+"""The sources that the suite is run on: the one in memory (in virtual time) and SQS on the embedded AWS."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import pytest
+
+from worker.aws.entries import sent_attributes
+from worker.aws.session import AwsClients
+from worker.aws.sqs import SqsSource
+from worker.message import Attribute, Received
+from worker.source import ReceiveRequest, Source
+from worker.testing import MemorySource, virtual_time
+
+
+@dataclass(frozen=True)
+class Differs:
+    """Where an emulator is known to differ from AWS; a test asserts what it does instead, so a change is noticed."""
+
+    takes_receives_out_of_range: bool = False
+    """More than ten messages or a wait over 20 s are accepted."""
+    extends_beyond_twelve_hours: bool = False
+    extends_what_is_not_in_flight: bool = False
+    """AWS: MessageNotInflight or InvalidParameterValue."""
+    refuses_stale_deletes: bool = False
+    """A delete with an old handle, or a second one, is an error; AWS answers with success."""
+    deletes_fifo_with_expired_handle: bool = False
+    takes_eleven_attributes: bool = False
+    forgets_attempt_ids: bool = False
+    """A receive with the id of an earlier one is a new receive."""
+
+
+AWS = Differs()
+MINISTACK = Differs(
+    takes_receives_out_of_range=True,
+    extends_beyond_twelve_hours=True,
+    extends_what_is_not_in_flight=True,
+    refuses_stale_deletes=True,
+    deletes_fifo_with_expired_handle=True,
+    takes_eleven_attributes=True,
+    forgets_attempt_ids=True,
+)
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A message as a test sends it."""
+
+    body: str
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    delay_seconds: int = 0
+    group_id: str | None = None
+    deduplication_id: str | None = None
+    trace_header: str | None = None
+
+
+class Kit(Protocol):
+    """What the suite needs besides the source itself."""
+
+    differs: Differs
+
+    async def make(self, stem: str = "orders", *, max_receive_count: int = 10, has_dead_letters: bool = True) -> Source:
+        """Make a queue, FIFO by its stem, with a dead-letter queue, and return a source at it."""
+
+    async def missing(self) -> Source:
+        """Return a source at a queue that does not exist."""
+
+    async def send(self, source: Source, message: Sending) -> str:
+        """Send the message to the source's queue and return its id."""
+
+    async def dead_letters(self, source: Source) -> list[Received]:
+        """Receive what lies in the source's dead-letter queue."""
+
+
+class MemoryKit:
+    """Queues in memory."""
+
+    differs = AWS
+
+    async def make(self, stem: str = "orders", *, max_receive_count: int = 10, has_dead_letters: bool = True) -> Source:
+        return MemorySource(stem, max_receive_count=max_receive_count, dead_letter=has_dead_letters)
+
+    async def missing(self) -> Source:
+        source = MemorySource("nowhere")
+        source.exists = False
+        return source
+
+    async def send(self, source: Source, message: Sending) -> str:
+        assert isinstance(source, MemorySource)
+        return source.send(
+            message.body,
+            attributes=message.attributes,
+            delay_seconds=message.delay_seconds,
+            group_id=message.group_id,
+            deduplication_id=message.deduplication_id,
+            trace_header=message.trace_header,
+        )
+
+    async def dead_letters(self, source: Source) -> list[Received]:
+        assert isinstance(source, MemorySource)
+        return await source.dead_letter_queue.receive(ReceiveRequest(10, 0, 30))
+
+
+class SqsKit:
+    """Queues on the embedded AWS."""
+
+    differs = MINISTACK
+
+    def __init__(self, clients: AwsClients, make_queue: Callable[..., Awaitable[str]]) -> None:
+        self._clients = clients
+        self._make_queue = make_queue
+        self._dead_letter_queues: dict[Source, str] = {}
+
+    async def make(self, stem: str = "orders", *, max_receive_count: int = 10, has_dead_letters: bool = True) -> Source:
+        if not has_dead_letters:
+            return SqsSource(self._clients, await self._make_queue(stem))
+        bare, dot, suffix = stem.partition(".")
+        dead_letter = await self._make_queue(f"{bare}-dlq{dot}{suffix}")
+        url = await self._url(dead_letter)
+        said = await self._clients.settle.call("get_queue_attributes", QueueUrl=url, AttributeNames=["QueueArn"])
+        arn = said["Attributes"]["QueueArn"]
+        policy = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": max_receive_count})
+        source = SqsSource(self._clients, await self._make_queue(stem, RedrivePolicy=policy), dead_letter=dead_letter)
+        self._dead_letter_queues[source] = dead_letter
+        return source
+
+    async def missing(self) -> Source:
+        return SqsSource(self._clients, "nowhere", dead_letter="nowhere-dlq")
+
+    async def send(self, source: Source, message: Sending) -> str:
+        parameters: dict[str, Any] = {"MessageBody": message.body}
+        if message.attributes:
+            parameters["MessageAttributes"] = sent_attributes(message.attributes)
+        if message.delay_seconds:
+            parameters["DelaySeconds"] = message.delay_seconds
+        if message.group_id is not None:
+            parameters["MessageGroupId"] = message.group_id
+            parameters["MessageDeduplicationId"] = message.deduplication_id or message.body
+        if message.trace_header is not None:
+            trace = {"DataType": "String", "StringValue": message.trace_header}
+            parameters["MessageSystemAttributes"] = {"AWSTraceHeader": trace}
+        url = await self._url(source.queue)
+        answer = await self._clients.settle.call("send_message", QueueUrl=url, **parameters)
+        return str(answer["MessageId"])
+
+    async def dead_letters(self, source: Source) -> list[Received]:
+        queue = SqsSource(self._clients, self._dead_letter_queues[source])
+        return await queue.receive(ReceiveRequest(10, 0, 30))
+
+    async def _url(self, name: str) -> str:
+        return str((await self._clients.settle.call("get_queue_url", QueueName=name))["QueueUrl"])
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config,  # noqa: ARG001 - the hook's signature
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run what asks for a `kit` once in virtual time and once on the real clock."""
+    if "kit" in getattr(item, "fixturenames", ()):
+        return {"memory": virtual_time.new_event_loop, "sqs": asyncio.new_event_loop}
+    return {"real": asyncio.new_event_loop}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _is_on_sqs(item):
+            item.add_marker(pytest.mark.integration)
+
+
+def _is_on_sqs(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and "sqs" in callspec.id.split("-") and "kit" in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture
+def kit(request: pytest.FixtureRequest) -> Kit:
+    """The kit of the source that this run of the test is about."""
+    if _is_on_sqs(request.node):
+        return SqsKit(request.getfixturevalue("aws_clients"), request.getfixturevalue("make_queue"))
+    return MemoryKit()

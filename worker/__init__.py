@@ -1,0 +1,73 @@
+"""Longshore: a fleet of long-running workers for events that travel SNS topic -> SQS queues -> handlers.
+
+These names are the public API, with `worker.middleware` and `worker.testing`. Each is imported when it is first used,
+so that a command that needs none of them starts at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from worker.errors import (
+        ConfigError,
+        InvalidPayloadError,
+        LongshoreError,
+        PermanentError,
+        TransientError,
+        UsageError,
+    )
+    from worker.message import Lease, Message
+    from worker.middleware import CallNext, Middleware
+    from worker.outcome import Ack, DeadLetter, Outcome, Retry
+    from worker.router import ContractError, Router
+
+__all__ = [
+    "Ack",
+    "CallNext",
+    "ConfigError",
+    "ContractError",
+    "DeadLetter",
+    "InvalidPayloadError",
+    "Lease",
+    "LongshoreError",
+    "Message",
+    "Middleware",
+    "Outcome",
+    "PermanentError",
+    "Retry",
+    "Router",
+    "TransientError",
+    "UsageError",
+]
+
+_HOMES: Final = {
+    "worker.errors": (
+        "ConfigError",
+        "InvalidPayloadError",
+        "LongshoreError",
+        "PermanentError",
+        "TransientError",
+        "UsageError",
+    ),
+    "worker.message": ("Lease", "Message"),
+    "worker.middleware": ("CallNext", "Middleware"),
+    "worker.outcome": ("Ack", "DeadLetter", "Outcome", "Retry"),
+    "worker.router": ("ContractError", "Router"),
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+
+if not TYPE_CHECKING:  # type checkers read the imports above, and refuse names that do not exist
+
+    def __getattr__(name: str) -> object:
+        """Import a public name from its home on first use."""
+        home = _HOME_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value: object = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

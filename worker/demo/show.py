@@ -1,0 +1,88 @@
+"""What the demo prints: a live table on a terminal, plain lines elsewhere, the final table in both."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from worker.demo.books import Books
+
+__all__ = ["Show"]
+
+LINE_SECONDS = 2.0
+WIDTH_ELSEWHERE = 100
+
+
+class Show:
+    """Shows the books while they fill."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console = Console(highlight=False, width=WIDTH_ELSEWHERE, file=self.console.file)
+        self._live: Live | None = None
+        self._said_at = 0.0
+        self._began_at = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:  # fmt: skip
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def say(self, text: str) -> None:
+        """Print a line, above the live table where there is one."""
+        self.console.print(text, soft_wrap=True)
+
+    def progress(self, books: Books, note: str) -> None:
+        """Show how far the books are; a line every two seconds where there is no terminal."""
+        if self._live is not None:
+            bar = ProgressBar(total=max(1, books.published), completed=books.ended, width=60)
+            self._live.update(Group(table(books), bar, Text(note, style="dim")), refresh=True)
+            return
+        now = time.monotonic()
+        if now - self._said_at >= LINE_SECONDS:
+            self._said_at = now
+            counts = "  ".join(f"{name} {account.handled}/{account.published}" for name, account in books.accounts.items())  # fmt: skip
+            self.say(f"{now - self._began_at:5.1f} s  {counts}")
+
+    def result(self, books: Books) -> None:
+        """Print the final table and the reasons of the dead letters."""
+        self.console.print(table(books))
+        reasons = Table("queue", "dead letters", "reason", title="dead letters", title_justify="left", box=None, pad_edge=False)  # fmt: skip
+        for name, account in books.accounts.items():
+            for reason, count in account.reasons.most_common():
+                reasons.add_row(name, str(count), reason)
+        if reasons.row_count:
+            self.console.print()
+            self.console.print(reasons)
+        self.console.print()
+
+
+def table(books: Books) -> Table:
+    """Return the books as a table, a row per queue."""
+    result = Table(box=None, pad_edge=False)
+    result.add_column("queue")
+    for title in ("published", "received", "handled", "retried", "dead-lettered", "lag p50", "lag p99"):
+        result.add_column(title, justify="right")
+    for name, account in books.accounts.items():
+        counts = (account.published, account.received, account.handled, account.retried, account.dead_lettered)
+        lags = (account.lag_p50_seconds, account.lag_p99_seconds)
+        result.add_row(name, *(f"{count:,}" for count in counts), *(_seconds(lag) for lag in lags))
+    return result
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"

@@ -1,0 +1,78 @@
+"""Entries that come due together share a call."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import structlog
+
+from worker.errors import EntryError, Fault, SourceError
+from worker.source import MAX_BATCH
+
+__all__ = ["Batcher"]
+
+Entry = TypeVar("Entry")
+
+GATHER_SECONDS = 0.02
+"""How long fewer than ten entries wait for more while another call is on the wire anyway."""
+
+log = structlog.get_logger("settlement")
+
+
+class Batcher(Generic[Entry]):
+    """Turns single entries into batch calls of at most ten; a lone entry waits for nobody.
+
+    Every entry gets its own answer. A batch that SQS refuses as a whole is split, never repeated as it was.
+    """
+
+    def __init__(self, call: Callable[[Sequence[Entry]], Awaitable[list[EntryError | None]]], name: str) -> None:
+        self._call = call
+        self._name = name
+        self._pending: list[tuple[Entry, asyncio.Future[EntryError | None]]] = []
+        self._calls: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+
+    async def submit(self, entry: Entry) -> EntryError | None:
+        """Send the entry with the next call and return its own error, if any. Never raises `SourceError`."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[EntryError | None] = loop.create_future()
+        self._pending.append((entry, answer))
+        if len(self._pending) >= MAX_BATCH:
+            self._flush()
+        elif self._timer is None:
+            if self._calls:
+                self._timer = loop.call_later(GATHER_SECONDS, self._flush)
+            else:  # whoever else ends in this turn of the loop comes along
+                self._timer = loop.call_soon(self._flush)
+        return await answer
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._pending:
+            batch, self._pending = self._pending[:MAX_BATCH], self._pending[MAX_BATCH:]
+            task = asyncio.create_task(self._send(batch), name=self._name)
+            self._calls.add(task)
+            task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if self._pending and not self._calls:
+            self._flush()
+
+    async def _send(self, batch: Sequence[tuple[Entry, asyncio.Future[EntryError | None]]]) -> None:
+        entries = [entry for entry, _ in batch]
+        try:
+            errors = await self._call(entries)
+        except SourceError as error:
+            if error.fault is Fault.INVALID and len(batch) > 1:
+                await asyncio.gather(*(self._send([single]) for single in batch))
+                return
+            errors = [EntryError(error.fault, error.code, error.detail)] * len(batch)
+        except Exception as error:  # a defect of a source must not leave its callers waiting
+            log.exception("a source raised what it must not raise", call=self._name)
+            errors = [EntryError(Fault.UNAVAILABLE, type(error).__name__)] * len(batch)
+        for (_, answer), entry_error in zip(batch, errors, strict=True):
+            if not answer.done():
+                answer.set_result(entry_error)

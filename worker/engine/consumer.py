@@ -1,0 +1,77 @@
+"""One queue's consumer: builds the stages, nests them in the order of their shutdown. The only file that wires them."""
+
+import asyncio
+
+import structlog
+
+from worker.engine.context import QueueContext
+from worker.engine.dispatcher import Dispatcher
+from worker.engine.executor import Executor
+from worker.engine.gate import Gate
+from worker.engine.guarded import guarded
+from worker.engine.keeper import Keeper
+from worker.engine.lease import LeaseTerms
+from worker.engine.receiver import Receiver
+from worker.engine.settlement import Settlement
+from worker.engine.slots import Slots
+from worker.engine.survey import Survey
+from worker.router import Router
+
+__all__ = ["Consumer"]
+
+log = structlog.get_logger("consumer")
+
+
+class Consumer:
+    """Consumes one queue.
+
+    1. `run` receives and runs messages until told to stop, and returns when everything in hand is settled.
+    2. `quiet` stops receiving; what is in hand goes on until the drain ends.
+    3. `cut_short` ends the drain: it gives up receives on the wire, cancels handlers, gives their messages back.
+    """
+
+    def __init__(self, context: QueueContext, router: Router, *, state: object = None, cap: asyncio.Semaphore | None = None) -> None:  # fmt: skip
+        self.context = context
+        settings = context.settings
+        self.slots = Slots(settings.concurrency)
+        gate = Gate(context.source, context.clock)
+        settlement = Settlement(context, gate)
+        terms = LeaseTerms(
+            timeout_seconds=settings.visibility_timeout_seconds,
+            max_seconds=settings.max_lease_seconds,
+            clock=context.clock,
+            change=settlement.change,
+        )
+        self._keeper = Keeper(context, terms, gate)
+        executor = Executor(context, router, state=state, cap=cap)
+        self._dispatcher = Dispatcher(context, terms, executor, settlement, self._keeper)
+        self._receiver = Receiver(context, self.slots, gate, self._dispatcher.dispatch)
+        self._survey = Survey(context)
+        context.metrics.slots(settings.concurrency)
+        context.vitals.full_bound_seconds = (settings.handler_timeout_seconds or settings.max_lease_seconds) + 30
+
+    @property
+    def in_hand(self) -> int:
+        """Messages that are received and not settled."""
+        return self._dispatcher.in_hand
+
+    async def run(self) -> None:
+        """Consume until `quiet`; return when the last message in hand is settled."""
+        async with asyncio.TaskGroup() as background:
+            beats = background.create_task(guarded("lease", self.context, self._keeper.run), name=f"lease-{self.context.queue}")  # fmt: skip
+            survey = background.create_task(guarded("survey", self.context, self._survey.run), name=f"survey-{self.context.queue}")  # fmt: skip
+            async with self._dispatcher:  # 2. leaves when the last message is settled
+                await self._receiver.run()  # 1. returns when the slots are closed
+            survey.cancel()
+            beats.cancel()  # 3. leases outlive the work they protect
+
+    def quiet(self, drain_ends_at: float) -> None:
+        """Receive nothing more; handlers may go on until `drain_ends_at` on the context's clock."""
+        self.context.drain_ends_at = drain_ends_at
+        self._receiver.stop()
+
+    async def cut_short(self) -> None:
+        """End the drain now."""
+        if given_up := self._receiver.give_up():
+            log.warning("receives on the wire given up", queue=self.context.queue, count=given_up)
+        await self._dispatcher.cut_short()

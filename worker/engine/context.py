@@ -1,0 +1,45 @@
+"""What all stages of one queue share."""
+
+from dataclasses import dataclass, field
+
+from worker.engine.clock import Clock, Ticker
+from worker.engine.verdict import Rules
+from worker.engine.vitals import Vitals
+from worker.settings import QueueSettings
+from worker.source import QueueFacts, Source
+from worker.telemetry.metrics import QueueMetrics
+
+__all__ = ["QueueContext"]
+
+
+@dataclass(slots=True)
+class QueueContext:
+    """One queue: where it comes from, how it is configured, what is known of it."""
+
+    source: Source
+    settings: QueueSettings
+    metrics: QueueMetrics
+    clock: Clock
+    ticker: Ticker
+    vitals: Vitals
+    rules: Rules = field(init=False)
+    """The retry rules; replaced when SQS has said what it knows of the queue."""
+    drain_ends_at: float | None = None
+    """Set once the consumer drains: the moment at which handlers are cancelled."""
+
+    def __post_init__(self) -> None:
+        self.rules = Rules(self.settings)
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self.settings.name
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing new is received any more."""
+        return self.drain_ends_at is not None
+
+    def learn(self, facts: QueueFacts) -> None:
+        """Take over what SQS says of the queue."""
+        self.rules = Rules(self.settings, facts)

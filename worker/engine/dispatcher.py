@@ -1,0 +1,163 @@
+"""The dispatcher: one task per message in hand, from its slot to its settlement."""
+
+import asyncio
+from typing import Self
+
+import structlog
+
+from worker.engine.context import QueueContext
+from worker.engine.delivery import Cause, Delivery
+from worker.engine.executor import Executor
+from worker.engine.keeper import Keeper
+from worker.engine.lease import HeldLease, LeaseTerms
+from worker.engine.settlement import Settlement
+from worker.engine.slots import Slot
+from worker.message import Received
+from worker.outcome import Abandon, Ack, DeadLetter, Fate, Release, Retry
+
+__all__ = ["Dispatcher"]
+
+END_OF_DRAIN_SECONDS = 1.5
+"""How long cancelled handlers may take to end before their messages are given back without them."""
+
+log = structlog.get_logger("dispatcher")
+
+
+class Dispatcher:
+    """Runs what was received and knows what is in hand.
+
+    1. A message is run once at a time, however often it is received; the newest receipt counts.
+    2. Leaving the context waits for the last message in hand to be settled.
+    3. `cut_short` cancels what still runs, gives it back, and ends the waiting.
+    """
+
+    def __init__(self, context: QueueContext, terms: LeaseTerms, executor: Executor, settlement: Settlement, keeper: Keeper) -> None:  # fmt: skip
+        self._context = context
+        self._terms = terms
+        self._executor = executor
+        self._settlement = settlement
+        self._keeper = keeper
+        self._in_hand: dict[str, Delivery] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_leaving = False
+        self._may_leave = asyncio.Event()
+
+    @property
+    def in_hand(self) -> int:
+        """Messages that are received and not settled."""
+        return len(self._in_hand)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._is_leaving = True
+        if self._in_hand:
+            await self._may_leave.wait()
+
+    def dispatch(self, received: Received, slot: Slot, since: float) -> None:
+        """Take over a received message and its slot; its lease counts from `since`."""
+        delivery = Delivery(received, slot, HeldLease(self._terms, received, since))
+        if delivery.lease.is_lost:
+            log.warning("not started: its lease was over when it arrived", message_id=received.id)
+            self._context.metrics.lease_lost()
+            slot.release()
+        elif (current := self._in_hand.get(received.id)) is not None:
+            self._context.metrics.duplicate()
+            self._merge(current, delivery, since)
+        else:
+            self._launch(delivery)
+
+    async def cut_short(self) -> None:
+        """Cancel what still runs, give back what does not end, and let the context be left."""
+        for delivery in list(self._in_hand.values()):
+            delivery.interrupt(Cause.DRAIN)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_OF_DRAIN_SECONDS)
+        left = [delivery for delivery in self._in_hand.values() if delivery.run is not None]
+        if left:
+            ids = [delivery.received.id for delivery in left]
+            log.error("handlers still run at the end of the drain", queue=self._context.queue, message_ids=ids)
+            async with asyncio.timeout(1), asyncio.TaskGroup() as group:
+                for delivery in left:
+                    group.create_task(self._settle(delivery, Release()))
+        for task in self._tasks:
+            task.cancel()
+        self._may_leave.set()
+
+    def _merge(self, current: Delivery, newer: Delivery, since: float) -> None:
+        """Let the newest receipt and lease count; start again only if the old run has lost its lease (R9)."""
+        if current.successor is not None:
+            current = current.successor
+        elif current.lease.is_lost:
+            current.successor = newer
+            self._keeper.hold(newer)
+            return
+        current.received = newer.received
+        current.lease.renew(newer.received, since)
+        newer.slot.release()
+
+    def _launch(self, delivery: Delivery) -> None:
+        self._in_hand[delivery.received.id] = delivery
+        self._context.metrics.in_hand(len(self._in_hand))
+        self._keeper.hold(delivery)
+        task = asyncio.create_task(self._run(delivery), name="message")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, delivery: Delivery) -> None:
+        try:
+            if delivery.received.id in self._settlement.done:
+                self._context.metrics.duplicate()
+                fate: Fate = Ack("done before")
+            else:
+                happened = await self._executor.execute(delivery)
+                fate = self._context.rules.judge(
+                    happened,
+                    delivery.received,
+                    attempts=delivery.attempts,
+                    now_wall=self._context.clock.wall(),
+                )
+            await self._settle(delivery, fate)
+        except Exception:
+            log.exception("a defect: the message comes back after its lease", **delivery.log_fields)
+        finally:
+            self._finish(delivery)
+
+    async def _settle(self, delivery: Delivery, fate: Fate) -> None:
+        _report(self._context.queue, delivery, fate)
+        self._count(await self._settlement.settle(delivery, fate, self._context.rules))
+
+    def _finish(self, delivery: Delivery) -> None:
+        self._keeper.let_go(delivery)
+        del self._in_hand[delivery.received.id]
+        delivery.slot.release()
+        self._context.vitals.slot_freed_at = self._context.clock.now()
+        self._context.metrics.in_hand(len(self._in_hand))
+        if delivery.successor is not None:
+            self._launch(delivery.successor)
+        elif self._is_leaving and not self._in_hand:
+            self._may_leave.set()
+
+    def _count(self, fate: Fate) -> None:
+        match fate:
+            case Ack():
+                self._context.metrics.settled("ack")
+            case Retry():
+                self._context.metrics.settled("retry")
+            case DeadLetter():
+                self._context.metrics.settled("dead_letter")
+            case Release():
+                self._context.metrics.settled("release")
+            case Abandon():
+                self._context.metrics.settled("abandon")
+
+
+def _report(queue: str, delivery: Delivery, fate: Fate) -> None:
+    match fate:
+        case Retry(after=delay, reason=reason, error=error):
+            log.warning("retry", queue=queue, reason=reason, after_seconds=delay, exc_info=error, **delivery.log_fields)
+        case DeadLetter(reason=reason, error=error):
+            log.error("dead letter", queue=queue, reason=reason, exc_info=error, **delivery.log_fields)
+        case _:
+            pass

@@ -1,0 +1,216 @@
+"""The executor: one message to one outcome. Whatever a body or a handler does, it ends in a `Fate`, never in a crash."""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from worker.aws.envelope import Decoded, decode
+from worker.engine.context import QueueContext
+from worker.engine.delivery import Cause, Delivery
+from worker.errors import InvalidPayloadError, PermanentError, TransientError
+from worker.message import Message
+from worker.outcome import Abandon, Ack, DeadLetter, Fate, Outcome, Release, Retry
+from worker.router import Route, Router
+
+__all__ = ["Executor"]
+
+STUCK_SECONDS = 10.0
+"""How long a cancelled handler may take to end before it is reported as stuck."""
+LATE_JITTER_SECONDS = 5.0
+"""Spread of what a draining worker gives back, so that a draining fleet does not pass one message round."""
+
+log = structlog.get_logger("executor")
+
+
+class Executor:
+    """Runs messages of one queue: decode, resolve, call, classify.
+
+    A handler may be interrupted for four causes: its time limit, its lease's cap, the end of the drain, a lost lease.
+    Our own cancellations are told from a handler's by `task.cancelling()`.
+    """
+
+    def __init__(
+        self, context: QueueContext, router: Router, *, state: object = None, cap: asyncio.Semaphore | None = None
+    ) -> None:
+        self._context = context
+        self._router = router
+        self._state = state
+        self._cap = cap
+        self._durations: dict[str, deque[float]] = {}
+
+    async def execute(self, delivery: Delivery) -> Fate:
+        """Run the message and return what happened; raises only when the task is cancelled from outside."""
+        try:
+            decoded = decode(delivery.received, self._context.settings.envelope)
+            delivery.event_type = decoded.event_type
+            route = self._router.resolve(decoded.event_type)
+            if route is None:
+                return self._unknown(decoded.event_type)
+            delivery.handler = route.name
+            delivery.attempts = route.attempts
+            if self._comes_too_late(delivery, route):
+                return Release(0 if self._context.settings.is_fifo else random.uniform(0, LATE_JITTER_SECONDS))
+            message = self._message(delivery, decoded, route.event_of(decoded))
+        except BaseException as error:  # noqa: BLE001  # a validator of the user's may raise anything
+            return _classify(error)
+        return await self._run(delivery, route, message)
+
+    def p95_seconds(self, handler: str) -> float:
+        """Return the 95th percentile of the handler's last hundred runs; 0 when it has none."""
+        durations = sorted(self._durations.get(handler, ()))
+        return durations[int(len(durations) * 0.95)] if durations else 0.0
+
+    async def _run(self, delivery: Delivery, route: Route, message: Message[Any]) -> Fate:
+        context = self._context
+        timeout = route.timeout_seconds or context.settings.handler_timeout_seconds
+        started_at: float | None = None
+        happened: Fate = Abandon()
+        delivery.on_interrupt = self._watch
+        try:
+            if delivery.begin():
+                async with self._cap or nullcontext():
+                    started_at = self._note_start(delivery, message)
+                    happened = await _limited(delivery, timeout, route.call(message))
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and not delivery.is_ours:
+                raise
+            happened = _classify(error)
+        finally:
+            delivery.end()
+            if started_at is not None:
+                self._note_end(delivery, route, context.clock.now() - started_at)
+        return happened if delivery.cause is None else _interrupted(delivery.cause)
+
+    def _message(self, delivery: Delivery, decoded: Decoded, event: object) -> Message[Any]:
+        received = delivery.received
+        return Message(
+            id=received.id,
+            queue=self._context.queue,
+            event=event,
+            event_type=decoded.event_type,
+            body=decoded.body,
+            attributes=decoded.attributes,
+            receive_count=received.receive_count,
+            sent_at=datetime.fromtimestamp(received.sent_at, UTC) if received.sent_at else None,
+            published_at=decoded.published_at,
+            group_id=received.group_id,
+            sequence_number=received.sequence_number,
+            lease=delivery.lease,
+            state=self._state,
+        )
+
+    def _unknown(self, event_type: str | None) -> Outcome:
+        reason = "message without an event type" if event_type is None else f"unknown event type {event_type[:200]!r}"
+        match self._context.settings.unknown_event:
+            case "ack":
+                return Ack(reason)
+            case "dead_letter":
+                return DeadLetter(reason)
+            case _:
+                return Retry(reason=reason)
+
+    def _comes_too_late(self, delivery: Delivery, route: Route) -> bool:
+        """Whether a message that a draining worker still got cannot be expected to end in time (D1)."""
+        drain_ends_at = self._context.drain_ends_at
+        if drain_ends_at is None or self._context.rules.is_last_receive(delivery.received):
+            return False
+        return self._context.clock.now() + self.p95_seconds(route.name) > drain_ends_at
+
+    def _note_start(self, delivery: Delivery, message: Message[Any]) -> float:
+        metrics = self._context.metrics
+        metrics.started()
+        started_at = self._context.clock.now()
+        if delivery.received.receive_count > 1:
+            metrics.redelivered()
+            return started_at
+        now = self._context.clock.wall()
+        since_sent = max(0.0, now - delivery.received.sent_at) if delivery.received.sent_at else None
+        published_at = message.published_at
+        metrics.lag(since_sent, None if published_at is None else max(0.0, now - published_at.timestamp()))
+        return started_at
+
+    def _note_end(self, delivery: Delivery, route: Route, seconds: float) -> None:
+        if delivery.is_stuck:
+            delivery.is_stuck = False
+            self._context.vitals.stuck -= 1
+            self._context.metrics.stuck(self._context.vitals.stuck)
+        durations = self._durations.get(route.name)
+        if durations is None:
+            durations = self._durations[route.name] = deque(maxlen=100)
+        durations.append(seconds)
+        self._context.metrics.handled(seconds)
+
+    def _watch(self, delivery: Delivery) -> None:
+        asyncio.get_running_loop().call_later(STUCK_SECONDS, self._report_stuck, delivery, delivery.run)
+
+    def _report_stuck(self, delivery: Delivery, run: asyncio.Task[object] | None) -> None:
+        if run is None or delivery.run is not run or delivery.is_stuck:
+            return
+        vitals = self._context.vitals
+        delivery.is_stuck = True
+        vitals.stuck += 1
+        self._context.metrics.stuck(vitals.stuck)
+        frames = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in run.get_stack(limit=5)]
+        log.error("a handler ignores its cancellation", queue=self._context.queue, stack=frames, **delivery.log_fields)
+        if vitals.stuck * 2 >= self._context.settings.concurrency:
+            vitals.fatal(f"{vitals.stuck} of {self._context.settings.concurrency} slots of queue {self._context.queue} hold handlers that ignore their cancellation")  # fmt: skip
+
+
+async def _limited(delivery: Delivery, timeout_seconds: float | None, call: Awaitable[Outcome]) -> Outcome:
+    if timeout_seconds is None:
+        return await call
+    timer = asyncio.get_running_loop().call_later(timeout_seconds, delivery.interrupt, Cause.TIMEOUT)
+    try:
+        return await call
+    finally:
+        timer.cancel()
+
+
+def _interrupted(cause: Cause) -> Fate:
+    match cause:
+        case Cause.TIMEOUT:
+            return Retry(reason="the handler ran into its time limit")
+        case Cause.LEASE_CAP:
+            return Retry(reason="the handler ran into max_lease_seconds")
+        case Cause.DRAIN:
+            return Release()
+        case Cause.LEASE_LOST:
+            return Abandon()
+
+
+def _classify(error: BaseException) -> Outcome:
+    """Return the outcome that an exception stands for; a group is permanent only if all of its members are."""
+    if isinstance(error, BaseExceptionGroup):
+        _, others = error.split(PermanentError)
+        leaves = list(_leaves(error))
+        if others is None:
+            return DeadLetter(str(leaves[0]), leaves[0])
+        delays = [leaf.retry_after for leaf in leaves if isinstance(leaf, TransientError) and leaf.retry_after]
+        return Retry(after=max(delays, default=None), reason=_describe(leaves[0]), error=error)
+    match error:
+        case PermanentError():
+            return DeadLetter(
+                error.reason or type(error).__name__, None if isinstance(error, InvalidPayloadError) else error
+            )
+        case TransientError():
+            return Retry(after=error.retry_after, reason=error.reason or type(error).__name__, error=error)
+        case _:
+            return Retry(reason=_describe(error), error=error)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    return [
+        leaf
+        for member in group.exceptions
+        for leaf in (_leaves(member) if isinstance(member, BaseExceptionGroup) else [member])
+    ]
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500]

@@ -1,0 +1,163 @@
+"""The keeper of one queue's leases: one table, extended ten at a time, that says so when a lease ends."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+import structlog
+
+from worker.engine.backoff import full_jitter
+from worker.engine.context import QueueContext
+from worker.engine.delivery import Cause, Delivery
+from worker.engine.gate import Gate
+from worker.engine.lease import HeldLease, LeaseTerms
+from worker.errors import EntryError, Fault, SourceError
+from worker.source import MAX_BATCH
+
+__all__ = ["Keeper"]
+
+log = structlog.get_logger("lease")
+
+
+class Keeper:
+    """Holds every lease of one queue.
+
+    1. `hold` and `let_go` are the way into and out of the table.
+    2. `run` extends what has a third of its timeout behind it, ten at a time, the most urgent first.
+    3. A lease whose deadline has passed, or that SQS calls lost, interrupts its handler; so does the lease's cap.
+
+    Timers only wake the keeper: the deadlines in the table decide.
+    """
+
+    def __init__(self, context: QueueContext, terms: LeaseTerms, gate: Gate) -> None:
+        self._context = context
+        self._terms = terms
+        self._clock = context.clock
+        self._gate = gate
+        self._table: dict[HeldLease, Delivery] = {}
+        self._beats: set[asyncio.Task[None]] = set()
+        self._wake = asyncio.Event()
+        self._wakes_at = math.inf
+        # Leases that are due within this time of one another share a call.
+        self._slack_seconds = terms.timeout_seconds / 12
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def hold(self, delivery: Delivery) -> None:
+        """Keep the delivery's message hidden from others until it is let go."""
+        lease = delivery.lease
+        self._table[lease] = delivery
+        if lease.beat_at < self._wakes_at:
+            self._wake.set()
+
+    def let_go(self, delivery: Delivery) -> None:
+        """Forget the lease: its message is settled, or someone else's."""
+        delivery.lease.is_settled = True
+        self._table.pop(delivery.lease, None)
+
+    async def run(self) -> None:
+        """Beat until cancelled; beats on the wire are then given up."""
+        try:
+            while True:
+                self._wake.clear()
+                self._wakes_at = self._turn()
+                await self._sleep_until(self._wakes_at)
+        finally:
+            for beat in self._beats:
+                beat.cancel()
+
+    def _turn(self) -> float:
+        """End what has ended, extend what is due, and return when to look again."""
+        now = self._clock.now()
+        due: list[HeldLease] = []
+        next_at = math.inf
+        for lease, delivery in list(self._table.items()):
+            if lease.is_surrendered:
+                continue
+            if lease.is_lost:
+                self._surrender(lease, delivery, "the deadline passed")
+                continue
+            if not lease.is_capped and now >= lease.cap_at:
+                lease.is_capped = True
+                delivery.interrupt(Cause.LEASE_CAP)
+            if lease.wants_beats:
+                next_at = min(next_at, lease.cap_at)
+                if lease.beat is not None:
+                    pass
+                elif now + self._slack_seconds >= lease.beat_at:
+                    due.append(lease)
+                else:
+                    next_at = min(next_at, lease.beat_at)
+            next_at = min(next_at, lease.deadline)
+        due.sort(key=lambda lease: lease.deadline)
+        for start in range(0, len(due), MAX_BATCH):
+            self._send(due[start : start + MAX_BATCH])
+        return next_at
+
+    async def _sleep_until(self, moment: float) -> None:
+        if moment == math.inf:
+            await self._wake.wait()
+            return
+        try:
+            async with asyncio.timeout(max(0.001, moment - self._clock.now())):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    def _send(self, leases: Sequence[HeldLease]) -> None:
+        for lease in leases:
+            lease.beat = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._extend(leases), name=f"beat-{self._context.queue}")
+        self._beats.add(task)
+        task.add_done_callback(self._beats.discard)
+
+    async def _extend(self, leases: Sequence[HeldLease]) -> None:
+        sent = self._clock.now()
+        changes = [
+            (lease.receipt, min(self._terms.timeout_seconds, lease.longest_extension_seconds())) for lease in leases
+        ]
+        try:
+            errors = await self._context.source.extend(changes)
+        except SourceError as error:
+            errors = [EntryError(error.fault, error.code, error.detail)] * len(leases)
+        finally:
+            for lease in leases:
+                lease.end_beat()
+        for (lease, (receipt, seconds)), error in zip(zip(leases, changes, strict=True), errors, strict=True):
+            if lease.receipt == receipt:  # else a newer receive has replaced it meanwhile
+                self._note(lease, sent, seconds, error)
+        failed = sum(error is not None for error in errors)
+        self._context.metrics.beats(len(errors) - failed, failed)
+        self._wake.set()
+
+    def _note(self, lease: HeldLease, sent: float, seconds: int, error: EntryError | None) -> None:
+        if error is None:
+            self._gate.answered()
+            if not lease.is_lost:  # a 200 that arrives after the deadline proves nothing
+                lease.push_back(sent, seconds)
+            return
+        if lease.is_settled:
+            return
+        self._gate.failed(error.fault, error.code)
+        if error.fault is Fault.LOST:
+            delivery = self._table.get(lease)
+            if delivery is not None:
+                self._surrender(lease, delivery, error.code)
+            return
+        lease.beat_failures += 1
+        lease.beat_at = (
+            self._clock.now()
+            + self._slack_seconds
+            + full_jitter(
+                lease.beat_failures, base_seconds=self._slack_seconds / 4, cap_seconds=self._terms.timeout_seconds / 6
+            )
+        )
+
+    def _surrender(self, lease: HeldLease, delivery: Delivery, why: str) -> None:
+        if lease.is_surrendered:
+            return
+        lease.is_surrendered = True
+        self._context.metrics.lease_lost()
+        log.warning("lease lost", queue=self._context.queue, why=why, **delivery.log_fields)
+        delivery.interrupt(Cause.LEASE_LOST)

@@ -1,0 +1,140 @@
+"""One lease: a deadline that good beats push back. The deadline decides who owns a message, never a timer or an answer."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from worker.errors import EntryError, Fault, SourceError
+from worker.message import Received
+
+if TYPE_CHECKING:
+    from worker.engine.clock import Clock
+
+__all__ = ["HeldLease", "LeaseTerms"]
+
+SQS_LIMIT_SECONDS = 43_200
+"""SQS keeps a message hidden for at most twelve hours from its receive, extensions included (SQS quotas)."""
+
+Change = Callable[[str, int], Awaitable[EntryError | None]]
+"""Change the visibility of one receipt's message."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseTerms:
+    """What all leases of one queue have in common."""
+
+    timeout_seconds: int
+    """The visibility timeout that each receive and each beat asks for."""
+    max_seconds: float
+    """The lease's cap: from then on it is not extended any more."""
+    clock: "Clock"
+    change: Change
+
+    @property
+    def margin_seconds(self) -> float:
+        """Taken off every deadline: the message may be visible again a little before our clock says so."""
+        return min(1.0, self.timeout_seconds * 0.05)
+
+    @property
+    def beat_patience_seconds(self) -> float:
+        """How long a visibility change waits for the beat of its own message (L4)."""
+        return min(5.0, self.timeout_seconds / 6)
+
+
+class HeldLease:
+    """The lease of one receive of one message; handlers know it as `message.lease`."""
+
+    __slots__ = ("_terms", "beat", "beat_at", "beat_failures", "cap_at", "deadline", "is_capped", "is_resting", "is_settled", "is_surrendered", "receipt", "received_at")  # fmt: skip
+
+    def __init__(self, terms: LeaseTerms, received: Received, since: float) -> None:
+        self._terms = terms
+        self.is_capped = False
+        """The cap was reached: it runs out."""
+        self.is_resting = False
+        """No more automatic beats: its message is being given back."""
+        self.is_surrendered = False
+        """SQS said that the receipt is not ours any more, or the deadline was seen to pass."""
+        self.is_settled = False
+        """Its message is deleted or given back: nothing is held any more."""
+        self.beat: asyncio.Future[None] | None = None
+        """The beat that is on the wire."""
+        self.beat_failures = 0
+        self.renew(received, since)
+
+    def renew(self, received: Received, since: float) -> None:
+        """Hold a newer receive of the same message instead (R9)."""
+        self.receipt = received.receipt
+        self.received_at = since
+        self.cap_at = since + min(self._terms.max_seconds, SQS_LIMIT_SECONDS - 60)
+        self.deadline = -math.inf
+        self.push_back(since, self._terms.timeout_seconds)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether someone else may hold the message by now."""
+        return self.is_surrendered or self._terms.clock.now() >= self.deadline
+
+    @property
+    def remaining_seconds(self) -> float:
+        """Seconds until the lease ends unless it is extended; 0 when it is lost."""
+        return 0.0 if self.is_surrendered else max(0.0, self.deadline - self._terms.clock.now())
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since the receive, from which SQS counts its twelve hours."""
+        return self._terms.clock.now() - self.received_at
+
+    @property
+    def wants_beats(self) -> bool:
+        """Whether the table extends it by itself."""
+        return not (self.is_resting or self.is_capped or self.is_surrendered or self.is_settled)
+
+    def longest_extension_seconds(self) -> int:
+        """Seconds that SQS would still grant from now on."""
+        return max(0, math.floor(SQS_LIMIT_SECONDS - 5 - self.elapsed_seconds))
+
+    def push_back(self, sent: float, seconds: float) -> None:
+        """Move the deadline to `seconds` after a successful call was *sent*; it never moves forward in time.
+
+        The next beat is due when two thirds of the timeout are left, so two beats may be missed.
+        """
+        self.deadline = max(self.deadline, sent + seconds - self._terms.margin_seconds)
+        self.beat_at = self.deadline - self._terms.timeout_seconds * 2 / 3
+        self.beat_failures = 0
+
+    async def rest(self) -> None:
+        """Stop beating and wait for the beat on the wire: a late beat must not overwrite a retry delay."""
+        self.is_resting = True
+        if self.beat is not None:
+            await asyncio.wait({self.beat}, timeout=self._terms.beat_patience_seconds)
+
+    async def extend(self, seconds: float) -> None:
+        """Hide the message for at least `seconds` from now, up to the queue's `max_lease_seconds`.
+
+        Automatic beats never shorten it. Raises `SourceError` when SQS refuses or the lease is lost.
+        """
+        if self.beat is not None:
+            await asyncio.wait({self.beat}, timeout=self._terms.beat_patience_seconds)
+        if self.is_lost:
+            raise SourceError(Fault.LOST, "LeaseLost", "the message may be someone else's by now")
+        sent = self._terms.clock.now()
+        wanted = math.ceil(min(seconds, self.cap_at - sent))
+        if wanted <= self.deadline - sent:
+            return
+        self.beat = asyncio.get_running_loop().create_future()  # the table sends no beat of its own meanwhile
+        try:
+            error = await self._terms.change(self.receipt, wanted)
+        finally:
+            self.end_beat()
+        if error is not None:
+            raise SourceError(error.fault, error.code, error.detail)
+        if not self.is_lost:  # an answer that comes after the deadline proves nothing
+            self.push_back(sent, wanted)
+
+    def end_beat(self) -> None:
+        """Wake whoever waits for the beat on the wire."""
+        beat, self.beat = self.beat, None
+        if beat is not None and not beat.done():
+            beat.set_result(None)

@@ -1,0 +1,83 @@
+"""What becomes of a message: pure rules on what happened, how often it was received, and what its queue allows."""
+
+import math
+from dataclasses import dataclass, replace
+
+from worker.engine.backoff import equal_jitter
+from worker.message import Received
+from worker.outcome import Abandon, Ack, DeadLetter, Fate, Release, Retry
+from worker.settings import QueueSettings
+from worker.source import QueueFacts
+
+__all__ = ["Rules"]
+
+LAST_HOUR_SECONDS = 3600
+EXPIRING = "expiring"
+RETURNED_TOO_OFTEN = "returned too often"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The retry rules of one queue: what was configured, and what SQS says of the queue where that is known."""
+
+    settings: QueueSettings
+    facts: QueueFacts | None = None
+
+    def judge(self, happened: Fate, received: Received, *, attempts: int | None, now_wall: float) -> Fate:
+        """Return what is to be done; a `Retry` comes back with its delay decided."""
+        match happened:
+            case Retry():
+                return self._retry(happened, received, attempts or self.settings.attempts, now_wall)
+            case Release() if self._is_last_receive(received) and self.can_dead_letter:
+                return DeadLetter(RETURNED_TOO_OFTEN)
+            case Ack() | DeadLetter() | Release() | Abandon():
+                return happened
+
+    def longest_delay_seconds(self, received: Received, now_wall: float) -> int:
+        """How long a message may be hidden whose dead letter could not be sent: never past its retention (S7)."""
+        return self._clamp(self.settings.retry.max_seconds, received, now_wall)
+
+    @property
+    def can_dead_letter(self) -> bool:
+        """Whether the queue has a dead-letter queue; `none` is said on purpose."""
+        return self.settings.dead_letter != "none"
+
+    def is_last_receive(self, received: Received) -> bool:
+        """Whether SQS itself would move the message at its next receive."""
+        return self._is_last_receive(received)
+
+    def _retry(self, retry: Retry, received: Received, attempts: int, now_wall: float) -> Fate:
+        if received.receive_count >= attempts or self._is_last_receive(received):
+            return DeadLetter(retry.reason or f"failed {received.receive_count} times", retry.error)
+        ends_at = self._expires_at(received)
+        if self.can_dead_letter and ends_at - now_wall < LAST_HOUR_SECONDS:
+            return DeadLetter(EXPIRING, retry.error)
+        delay = retry.after
+        if delay is None:
+            delay = equal_jitter(
+                received.receive_count,
+                base_seconds=self.settings.retry.base_seconds,
+                cap_seconds=self.settings.retry.max_seconds,
+            )
+        return replace(retry, after=self._clamp(delay, received, now_wall))
+
+    def _is_last_receive(self, received: Received) -> bool:
+        limit = self._max_receive_count
+        return limit is not None and received.receive_count >= limit
+
+    @property
+    def _max_receive_count(self) -> int | None:
+        if self.facts is not None:
+            return self.facts.max_receive_count
+        dead_letter = self.settings.dead_letter
+        return None if dead_letter == "none" else dead_letter.max_receive_count
+
+    def _expires_at(self, received: Received) -> float:
+        if not received.sent_at:
+            return math.inf
+        retention = self.settings.retention_seconds if self.facts is None else self.facts.retention_seconds
+        return received.sent_at + retention
+
+    def _clamp(self, delay: float, received: Received, now_wall: float) -> int:
+        left = self._expires_at(received) - now_wall - LAST_HOUR_SECONDS / 2
+        return max(0, math.ceil(min(delay, max(0.0, left))))

@@ -1,0 +1,5 @@
+"""One process of the fleet: its queues wired, supervised, drained."""
+
+from worker.fleet.supervisor import Supervisor
+
+__all__ = ["Supervisor"]

@@ -1,0 +1,80 @@
+"""What the probes and `/api/status` say of a process."""
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from worker.engine.consumer import Consumer
+from worker.engine.context import QueueContext
+from worker.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from worker.fleet.supervisor import Supervisor
+
+__all__ = ["Health", "queue_problems"]
+
+
+def queue_problems(context: QueueContext) -> list[str]:
+    """Return what keeps a queue from being ready, one sentence each."""
+    problems = [f"queue {context.queue}: {problem}" for problem in context.vitals.problems.values()]
+    if not problems and not context.vitals.is_reached:
+        problems.append(f"queue {context.queue}: not reached yet")
+    return problems
+
+
+class Health:
+    """Reads liveness and readiness off the queues' vitals; stores nothing of its own.
+
+    Alive: every loop was heard of in time, or waits for what it may wait for. Whether AWS answers is not part of it.
+    Ready: every queue was reached, can be settled, and the process does not drain.
+    """
+
+    def __init__(self, supervisor: "Supervisor", consumers: Mapping[str, Consumer], metrics: Metrics) -> None:
+        self._supervisor = supervisor
+        self._consumers = consumers
+        self._metrics = metrics
+        self._started_at = time.monotonic()
+
+    def liveness(self) -> list[str]:
+        """Return the loops that are stuck; empty means alive."""
+        return [loop for consumer in self._consumers.values() for loop in consumer.context.vitals.stuck_loops()]
+
+    def readiness(self) -> list[str]:
+        """Return what keeps the process from being ready; empty means ready."""
+        problems = ["draining"] if self._supervisor.is_draining else []
+        if not self._consumers:
+            problems.append("starting")
+        for consumer in self._consumers.values():
+            found = queue_problems(consumer.context)
+            consumer.context.metrics.ready(not found and not self._supervisor.is_draining)
+            problems += found
+        return problems
+
+    def warnings(self) -> list[str]:
+        """Return what somebody should look at although messages flow."""
+        return [
+            *self._supervisor.settings.warnings,
+            *(
+                f"queue {name}: {warning}"
+                for name, consumer in self._consumers.items()
+                for warning in consumer.context.vitals.warnings.values()
+            ),
+        ]
+
+    def status(self) -> dict[str, object]:
+        """Return the whole picture, ready for JSON."""
+        problems = self.readiness()
+        state = "draining" if self._supervisor.is_draining else "ready" if not problems else "not ready"
+        queues = {
+            name: {**snapshot, "problems": queue_problems(self._consumers[name].context)}
+            for name, snapshot in self._metrics.snapshot().items()
+            if name in self._consumers
+        }
+        return {
+            "service": self._supervisor.settings.service,
+            "state": state,
+            "uptime_seconds": round(time.monotonic() - self._started_at, 1),
+            "problems": problems,
+            "warnings": self.warnings(),
+            "queues": queues,
+        }

@@ -1,0 +1,128 @@
+"""One worker process: its AWS clients, its status server, its signals, and the supervisor that runs its queues."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from importlib import metadata
+
+import structlog
+
+from worker.aws.session import AwsAccess, AwsClients
+from worker.aws.sqs import SqsSource
+from worker.engine.receiver import max_loops
+from worker.fleet.supervisor import Supervisor
+from worker.router import Router, load_router
+from worker.server import StatusServer
+from worker.settings import FleetSettings, QueueSettings
+from worker.telemetry.metrics import Metrics, QueueMetrics
+
+__all__ = ["Process", "aws_access", "load_routers", "open_clients", "sqs_source"]
+
+LAST_RESORT_SECONDS = 0.5
+
+log = structlog.get_logger("process")
+
+
+def aws_access(settings: FleetSettings) -> AwsAccess:
+    """Return where the settings say that AWS is."""
+    return AwsAccess(region=settings.aws.region, endpoint_url=settings.aws.endpoint_url)
+
+
+def load_routers(settings: FleetSettings, queues: Sequence[str] = ()) -> dict[str, Router]:
+    """Import the handlers of the queues (all when none is named); raise `ConfigError` for what cannot be run."""
+    loaded: dict[str, Router] = {}
+    routers = {}
+    for name in queues or settings.queues:
+        reference = settings.queues[name].handlers
+        if reference not in loaded:
+            loaded[reference] = load_router(reference)
+        routers[name] = loaded[reference]
+    return routers
+
+
+def open_clients(settings: Sequence[QueueSettings], access: AwsAccess) -> AwsClients:
+    """Return clients with a connection for every receive loop, and enough for all that settles meanwhile."""
+    receives = sum(max_loops(queue.concurrency) for queue in settings)
+    settlements = sum(4 + queue.concurrency // 5 for queue in settings)
+    return AwsClients(access, receive_connections=receives, settle_connections=settlements)
+
+
+def sqs_source(clients: AwsClients, settings: QueueSettings, metrics: QueueMetrics) -> SqsSource:
+    """Return the queue of the settings on SQS; its calls are counted."""
+    dead_letter = None if settings.dead_letter == "none" else settings.dead_letter.queue
+    return SqsSource(clients, settings.address, dead_letter=dead_letter, observer=metrics.api_call)
+
+
+class Process:
+    """Runs queues of one fleet file until SIGTERM or Ctrl-C.
+
+    A second signal cuts the drain short. The process ends by `drain_seconds` even if a handler blocks its event loop.
+    """
+
+    def __init__(self, settings: FleetSettings, routers: Mapping[str, Router], access: AwsAccess) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.metrics.info(service=settings.service, version=metadata.version("longshore"))
+        self.supervisor = Supervisor(settings, routers, self.metrics, on_drain=self._arm_last_resort)
+        self._routers = routers
+        self._access = access
+        self._last_resort: threading.Timer | None = None
+
+    async def run(self, *, started: Callable[[int], None] = lambda _: None) -> int:
+        """Serve and consume; return the exit status. `started` is told the status server's port.
+
+        Raises `UsageError` when the port is taken or AWS cannot be spoken to at all (no region, no credentials).
+        """
+        try:
+            async with AsyncExitStack() as stack:
+                server = StatusServer(
+                    self.settings.server.host,
+                    self.settings.server.port,
+                    status=self.supervisor.health,
+                    metrics=self.metrics,
+                )
+                await stack.enter_async_context(server)
+                queues = [self.settings.queues[name] for name in self._routers]
+                clients = await stack.enter_async_context(open_clients(queues, self._access))
+                stack.enter_context(_Signals(self.supervisor.drain))
+                log.info("started", service=self.settings.service, queues=list(self._routers), status=f"http://{self.settings.server.host}:{server.port}")  # fmt: skip
+                started(server.port)
+                return await self.supervisor.run(lambda queue, verbs: sqs_source(clients, queue, verbs))
+        finally:
+            if self._last_resort is not None:
+                self._last_resort.cancel()
+
+    def _arm_last_resort(self) -> None:
+        """A thread needs no event loop: it ends the process although a handler may block the loop."""
+        seconds = self.settings.drain_seconds - LAST_RESORT_SECONDS
+        self._last_resort = threading.Timer(seconds, _end_process)
+        self._last_resort.daemon = True
+        self._last_resort.start()
+
+
+class _Signals:
+    """SIGTERM and Ctrl-C, while inside."""
+
+    def __init__(self, drain: Callable[[], None]) -> None:
+        self._drain = drain
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._drain)
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _end_process() -> None:
+    """Exit without the loop; what was in hand comes back after its lease."""
+    sys.stderr.write("longshore: the event loop is blocked; ended at drain_seconds, messages in hand come back after their lease\n")  # fmt: skip
+    sys.stderr.flush()
+    os._exit(1)

@@ -1,0 +1,153 @@
+"""The supervisor of one process: starts a consumer per queue, drains them together, says how it ended."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+
+import structlog
+
+from worker.engine.clock import Clock, SystemClock, Ticker
+from worker.engine.consumer import Consumer
+from worker.engine.context import QueueContext
+from worker.engine.vitals import Vitals
+from worker.fleet.health import Health
+from worker.router import Router
+from worker.settings import FleetSettings, QueueSettings
+from worker.source import Source
+from worker.telemetry.metrics import Metrics, QueueMetrics
+
+__all__ = ["Supervisor"]
+
+CUT_SECONDS = 3.0
+"""What the end of a drain may take: cancel, give back, flush. Handlers run until then."""
+
+OpenSource = Callable[[QueueSettings, QueueMetrics], Source]
+
+log = structlog.get_logger("supervisor")
+
+
+class Supervisor:
+    """Runs the queues of one process.
+
+    1. `run` consumes until told to drain, and returns the exit status: 0, or 1 when a part of it could not go on.
+    2. `drain` is SIGTERM: nothing new is received, handlers go on, leases are kept, at `drain_seconds - 3` they are cut short.
+    3. A second `drain` cuts short at once.
+    """
+
+    def __init__(
+        self,
+        settings: FleetSettings,
+        routers: Mapping[str, Router],
+        metrics: Metrics,
+        *,
+        clock: Clock | None = None,
+        on_drain: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.consumers: dict[str, Consumer] = {}
+        self.health = Health(self, self.consumers, metrics)
+        self.failure: str | None = None
+        """Why the process cannot go on, in one sentence."""
+        self._routers = routers
+        self._clock = clock or SystemClock()
+        self._on_drain = on_drain
+        self._ticker = Ticker(self._clock)
+        self._draining = asyncio.Event()
+        self._cutting: asyncio.Task[None] | None = None
+        self._drain_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the process is on its way out."""
+        return self._draining.is_set()
+
+    @property
+    def left_behind(self) -> int:
+        """Messages whose handlers still run although the drain has ended."""
+        return sum(consumer.in_hand for consumer in self.consumers.values())
+
+    async def run(self, open_source: OpenSource) -> int:
+        """Consume until drained; return the exit status."""
+        async with AsyncExitStack() as stack:
+            states = {}
+            for router in set(self._routers.values()):
+                states[router] = await stack.enter_async_context(router.lifespan_context())
+            cap = asyncio.Semaphore(self.settings.max_running_handlers) if self.settings.max_running_handlers else None
+            for name, router in self._routers.items():
+                context = self._context(self.settings.queues[name], open_source)
+                stack.push_async_callback(context.source.close)
+                self.consumers[name] = Consumer(context, router, state=states[router], cap=cap)
+            await self._consume()
+        self._say_goodbye()
+        return 0 if self.failure is None else 1
+
+    def drain(self) -> None:
+        """Stop receiving and end what is in hand; a second call cuts short."""
+        if self.is_draining:
+            self._cut_short()
+            return
+        self._draining.set()
+        self.metrics.draining()
+        loop = asyncio.get_running_loop()
+        until_cut = max(0.0, self.settings.drain_seconds - CUT_SECONDS)
+        waits = [self.settings.queues[name].wait_time_seconds for name in self.consumers]
+        log.info("draining", in_hand=self.left_behind, drain_seconds=self.settings.drain_seconds, last_poll_at_most_seconds=max(waits, default=0))  # fmt: skip
+        for consumer in self.consumers.values():
+            consumer.quiet(self._clock.now() + until_cut)
+        self._drain_timer = loop.call_later(until_cut, self._cut_short)
+        self._on_drain()
+
+    def fail(self, sentence: str) -> None:
+        """Drain because a part of the process cannot go on; the exit status will be 1."""
+        if self.failure is None and not self.is_draining:
+            self.failure = sentence
+            log.error("cannot go on", cause=sentence)
+            self.drain()
+
+    async def _consume(self) -> None:
+        ticker = asyncio.create_task(self._ticker.run(), name="ticker")
+        tasks = {
+            asyncio.create_task(consumer.run(), name=f"consumer-{name}"): name
+            for name, consumer in self.consumers.items()
+        }
+        try:
+            for task in asyncio.as_completed(tasks):
+                try:
+                    await task
+                except Exception as error:
+                    log.exception("a consumer crashed")
+                    self.fail(f"a consumer crashed with {type(error).__name__}: {error}")
+        finally:
+            ticker.cancel()
+            if self._drain_timer is not None:
+                self._drain_timer.cancel()
+        if self._cutting is not None:
+            await self._cutting
+
+    def _context(self, settings: QueueSettings, open_source: OpenSource) -> QueueContext:
+        metrics = self.metrics.queue(settings.name)
+        return QueueContext(
+            source=open_source(settings, metrics),
+            settings=settings,
+            metrics=metrics,
+            clock=self._clock,
+            ticker=self._ticker,
+            vitals=Vitals(self._clock, fatal=self.fail),
+        )
+
+    def _cut_short(self) -> None:
+        if self._cutting is None:
+            self._cutting = asyncio.create_task(self._cut_all(), name="cut-short")
+
+    async def _cut_all(self) -> None:
+        await asyncio.gather(*(consumer.cut_short() for consumer in self.consumers.values()), return_exceptions=True)
+
+    def _say_goodbye(self) -> None:
+        queues = {
+            name: {"received": snapshot["received"], "settled": snapshot["settled"]}
+            for name, snapshot in self.metrics.snapshot().items()
+        }
+        log.info("drained", queues=queues, left_behind=self.left_behind)
+        if self.failure is not None:
+            log.error("ended because it could not go on", cause=self.failure)

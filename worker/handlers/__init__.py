@@ -1,0 +1,1 @@
+"""The example fleet: handlers as a user writes them. They import the public API only."""

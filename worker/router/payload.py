@@ -1,0 +1,109 @@
+"""From a body to the type of a handler's annotation, and what may be said of a payload that does not fit it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pydantic
+import pydantic_core
+from pydantic import TypeAdapter, ValidationError
+
+from worker.aws.envelope import Decoded
+from worker.errors import InvalidPayloadError
+
+__all__ = ["Payload"]
+
+_MAX_ENTRIES: Final = 5
+_MAX_COUNTED: Final = 1_000  # beyond it, listing the errors takes longer than finding them
+
+
+class Payload:
+    """Reads the payload of a message as one type.
+
+    `str` is the body as text, `bytes` the body as UTF-8, `Any` the parsed JSON or else the text; every other type
+    that pydantic knows is validated from JSON. Raises pydantic's own errors for a type that it does not know.
+    """
+
+    def __init__(self, annotated: Any) -> None:
+        self.type = annotated
+        self._adapter: TypeAdapter[Any] | None = None
+        self._known_names: frozenset[str] | None = None
+        self.read: Callable[[Decoded], Any]
+        """Return the event of a decoded body; raises `InvalidPayloadError`, which quotes nothing of the payload."""
+        if annotated is str:
+            self.read = _text
+        elif annotated is bytes:
+            self.read = _utf8
+        elif annotated is Any:
+            self.read = _json_or_text
+        else:
+            self._adapter = TypeAdapter(annotated)
+            self._validate = self._adapter.validate_json
+            self.read = self._validated
+
+    @property
+    def type_name(self) -> str:
+        """The type as a person would write it."""
+        return str(getattr(self.type, "__name__", self.type))
+
+    def _validated(self, decoded: Decoded) -> Any:
+        try:
+            return self._validate(decoded.payload)
+        except ValidationError as error:
+            complaint = self._complaint(error)
+        except (RecursionError, UnicodeError) as error:
+            complaint = type(error).__name__
+        # Raised out here, because pydantic's error holds the payload and would come along as the context.
+        raise InvalidPayloadError(f"the payload does not fit {self.type_name} ({complaint})")
+
+    def _complaint(self, error: ValidationError) -> str:
+        count = error.error_count()
+        if count > _MAX_COUNTED:
+            return f"{count} errors"
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        entries = [f"{self._location(entry['loc'])}: {entry['type']}" for entry in found[:_MAX_ENTRIES]]
+        if count > _MAX_ENTRIES:
+            entries.append(f"and {count - _MAX_ENTRIES} more")
+        return "; ".join(entries)
+
+    def _location(self, location: tuple[int | str, ...]) -> str:
+        """Name the place of an error; keys that the type does not know come from the payload and are not quoted."""
+        if self._known_names is None:
+            self._known_names = frozenset(self._names())
+        parts = [str(part) if isinstance(part, int) or part in self._known_names else "?" for part in location]
+        return ".".join(parts) or "payload"
+
+    def _names(self) -> Iterator[str]:
+        """Yield the names of all fields and models of the type."""
+        if self._adapter is None:
+            return
+        try:
+            todo: list[Any] = [self._adapter.json_schema()]
+        except (pydantic.PydanticUserError, TypeError, ValueError):  # a type without a JSON schema: no name is known
+            return
+        while todo:
+            found = todo.pop()
+            if isinstance(found, dict):
+                yield from found.get("properties", ())
+                yield from found.get("$defs", ())
+                todo.extend(found.values())
+            elif isinstance(found, list):
+                todo.extend(found)
+
+
+def _text(decoded: Decoded) -> str:
+    return decoded.body
+
+
+def _utf8(decoded: Decoded) -> bytes:
+    try:
+        return decoded.body.encode()
+    except UnicodeEncodeError:
+        pass  # the error holds the body
+    raise InvalidPayloadError("the body has lone surrogates and cannot be written as UTF-8")
+
+
+def _json_or_text(decoded: Decoded) -> Any:
+    try:
+        return pydantic_core.from_json(decoded.payload, allow_inf_nan=False)
+    except ValueError:  # also nested too deep, or a number of thousands of digits
+        return decoded.payload

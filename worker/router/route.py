@@ -1,0 +1,80 @@
+"""`Route`: one pattern, its handler with the middleware around it, and what the handler asks of the engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from worker.aws.envelope import Decoded
+from worker.errors import ConfigError
+from worker.message import Message
+from worker.middleware.protocol import CallNext, Middleware
+from worker.outcome import Outcome
+from worker.router.handler import Handler, checked_outcome
+
+__all__ = ["HandlerOptions", "Route"]
+
+MAX_TIMEOUT_SECONDS: Final = 43_200  # SQS hides no message for longer
+MAX_ATTEMPTS: Final = 993  # SQS's own net, max_receive_count, stands at attempts + 7 and ends at 1000
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerOptions:
+    """What a handler asks for itself; `None` means that the queue's setting holds."""
+
+    timeout_seconds: float | None = None
+    """Above 0, at most 43200 (12 hours)."""
+    attempts: int | None = None
+    """Failed runs until the dead-letter queue: 1 to 993."""
+
+    def check(self, owner: str) -> None:
+        """Raise `ConfigError`, which names the owner, when a value is out of bounds."""
+        timeout, attempts = self.timeout_seconds, self.attempts
+        if timeout is not None and not (_is_number(timeout) and 0 < timeout <= MAX_TIMEOUT_SECONDS):
+            raise ConfigError(
+                f"{owner} has timeout={timeout!r}; allowed are seconds above 0 and up to {MAX_TIMEOUT_SECONDS}"
+            )
+        if attempts is not None and not (type(attempts) is int and 1 <= attempts <= MAX_ATTEMPTS):
+            raise ConfigError(f"{owner} has attempts={attempts!r}; allowed is a whole number from 1 to {MAX_ATTEMPTS}")
+
+
+class Route:
+    """A handler as the engine calls it."""
+
+    __slots__ = ("_chain", "attempts", "handler", "name", "pattern", "timeout_seconds")
+
+    def __init__(
+        self, pattern: str, handler: Handler, options: HandlerOptions, middleware: Sequence[Middleware] = ()
+    ) -> None:
+        self.pattern = pattern
+        self.handler = handler
+        self.name = handler.name
+        """`module.qualname` of the handler, for logs and metrics."""
+        self.timeout_seconds = options.timeout_seconds
+        self.attempts = options.attempts
+        self._chain: CallNext = handler
+        for outer in reversed(middleware):
+            self._chain = _around(outer, self._chain)
+
+    def event_of(self, decoded: Decoded) -> Any:
+        """Return the payload in the type of the annotation; raises `InvalidPayloadError`, which quotes no value."""
+        return self.handler.payload.read(decoded)
+
+    async def call(self, message: Message[Any]) -> Outcome:
+        """Run the middleware and the handler; raises what they raise, and `ContractError` for a non-outcome.
+
+        Cancelled while a sync handler runs, it ends only when the handler has ended.
+        """
+        return await self._chain(message)
+
+
+def _around(middleware: Middleware, call_next: CallNext) -> CallNext:
+    label = f"middleware `{getattr(middleware, '__qualname__', type(middleware).__qualname__)}`"
+
+    async def call(message: Message[Any], /) -> Outcome:
+        return checked_outcome(await middleware(message, call_next), label, "Ack, Retry or DeadLetter")
+
+    return call
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,86 @@
+"""`load`: from a file and the environment to settings that hold together."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from worker.errors import ConfigError
+from worker.settings.address import by_name
+from worker.settings.document import parse
+from worker.settings.environment import CONFIG_VARIABLE, overridden
+from worker.settings.fleet import FleetSettings
+from worker.settings.keys import checked
+from worker.settings.sentences import Origin, sentence
+
+__all__ = ["effective", "load"]
+
+USUAL_PLACES = (Path("config/fleet.yaml"), Path("fleet.yaml"))
+
+
+def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None) -> FleetSettings:
+    """Return the settings of a fleet, the environment over the file, defaults under it.
+
+    `path` defaults to `$LONGSHORE_CONFIG`, else `config/fleet.yaml`, else `fleet.yaml`; `environ` to `os.environ`.
+    Raises `ConfigError` with one sentence on the first mistake.
+    """
+    environ = os.environ if environ is None else environ
+    found = _find(path, environ)
+    where = str(found)
+    raw = checked(parse(_read(found), where), where)
+    raw, variables = overridden(raw, environ)
+    try:
+        return FleetSettings.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(sentence(error, Origin(where, _by_name(raw), variables))) from None
+
+
+def effective(settings: FleetSettings) -> dict[str, Any]:
+    """Return the settings as plain data that could be written as a fleet file: merged, with every default, no secrets."""
+    plain = settings.model_dump(mode="json")
+    for section, members in (("queues", settings.queues), ("topics", settings.topics)):
+        plain[section] = {member.address: plain[section][name] for name, member in members.items()}
+    return plain
+
+
+def _by_name(raw: Mapping[Any, Any]) -> dict[Any, Any]:
+    sections = {section: raw[section] for section in ("queues", "topics") if isinstance(raw.get(section), Mapping)}
+    return {
+        **raw,
+        **{
+            section: {by_name((section, key))[-1]: member for key, member in members.items()}
+            for section, members in sections.items()
+        },
+    }
+
+
+def _find(path: Path | None, environ: Mapping[str, str]) -> Path:
+    if path is not None:
+        return _existing(path, "name an existing file with --config")
+    named = environ.get(CONFIG_VARIABLE)
+    if named:
+        return _existing(Path(named), f"correct {CONFIG_VARIABLE}")
+    for place in USUAL_PLACES:
+        if place.exists():
+            return place
+    raise ConfigError(
+        f"no fleet file was found: tried {CONFIG_VARIABLE} (not set), {' and '.join(map(str, USUAL_PLACES))}; "
+        f"write one of them or name one with --config"
+    )
+
+
+def _existing(path: Path, advice: str) -> Path:
+    if not path.exists():
+        raise ConfigError(f"the fleet file {path} does not exist: {advice}")
+    return path
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a directory, but must be a fleet file, such as {path / 'fleet.yaml'}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): check its permissions") from None

@@ -1,0 +1,229 @@
+"""Settings of one queue: how it is received, run, retried, dead-lettered and fed."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from worker.settings.address import Address
+from worker.settings.base import Settings, note, refusal
+from worker.settings.topic import MAX_TAGS, SubscriptionSettings, Tags, queue_address, topic_address
+
+__all__ = ["DeadLetterSettings", "QueueDefaults", "QueueSettings", "RetrySettings"]
+
+MAX_LEASE_SECONDS = 43_140
+"""SQS ends every lease 12 h after its receive; a minute is kept for settling."""
+RECEIVES_BEHIND_ATTEMPTS = 7
+"""How many receives SQS's own net leaves to drains, lapses and probes, which are no failed attempts."""
+
+
+class RetrySettings(Settings):
+    """How long a message waits after a failed attempt: doubled each time, with jitter, never under half of that."""
+
+    base_seconds: int = Field(default=5, ge=1, le=MAX_LEASE_SECONDS)
+    """Seconds before the second attempt."""
+    max_seconds: int = Field(default=900, ge=1, le=MAX_LEASE_SECONDS)
+    """Longest wait in seconds; also how often a message is tried again whose dead letter could not be sent."""
+
+    @model_validator(mode="after")
+    def _base_is_below_the_cap(self) -> Self:
+        if self.base_seconds > self.max_seconds:
+            raise refusal(
+                f"is {self.base_seconds}, but must be at most max_seconds ({self.max_seconds})",
+                "base_seconds",
+                "max_seconds",
+            )
+        return self
+
+
+class DeadLetterSettings(Settings):
+    """Where messages go whose attempts are used up or that can never succeed."""
+
+    queue: str = Field(
+        default="", json_schema_extra=note(default="the queue's name and -dlq"), examples=["order-processing-dlq"]
+    )
+    """Name, ARN or URL of the dead-letter queue; of a FIFO queue it is FIFO too (`NAME-dlq.fifo`)."""
+    max_receive_count: int = Field(
+        default=10, ge=1, le=1000, json_schema_extra=note(default="attempts + 7"), examples=[10]
+    )
+    """Receives after which SQS itself moves a message (its RedrivePolicy): the net behind `attempts`, for crashes."""
+
+    @property
+    def name(self) -> str:
+        """The bare name of the dead-letter queue."""
+        return Address.of_queue(self.queue).name
+
+    @field_validator("queue")
+    @classmethod
+    def _is_a_queue(cls, text: str) -> str:
+        queue_address(text)
+        return text
+
+
+class QueueDefaults(Settings):
+    """What may be set for one queue, and for all of them in `defaults`."""
+
+    concurrency: int = Field(default=10, ge=1, le=1000)
+    """Handlers that may run at once in this process; messages in hand never exceed what they have room for."""
+    visibility_timeout_seconds: int = Field(
+        default=30,
+        ge=2,
+        le=43_200,
+        json_schema_extra=note(
+            because="leases are extended at a third of it, and one missed beat must leave time for the next"
+        ),
+    )
+    """Seconds for which SQS hides a message from others after each receive or beat: how soon the work of a crashed process is taken up."""
+    wait_time_seconds: int = Field(
+        default=20, ge=0, le=20, json_schema_extra=note(because="SQS waits no longer than 20")
+    )
+    """Seconds for which an empty queue keeps a receive waiting; 20 costs the fewest calls."""
+    handler_timeout_seconds: float | None = Field(default=None, gt=0, le=MAX_LEASE_SECONDS)
+    """Seconds after which a handler is cancelled, a failed attempt; unset, `max_lease_seconds` bounds it."""
+    max_lease_seconds: int = Field(
+        default=3600,
+        ge=2,
+        le=MAX_LEASE_SECONDS,
+        json_schema_extra=note(because="SQS ends a lease 12 h after its receive"),
+    )
+    """Seconds for which one receive of a message may be held in all, however long its handler runs."""
+    attempts: int = Field(default=3, ge=1, le=100)
+    """Failed handler runs after which a message goes to the dead-letter queue."""
+    retry: RetrySettings = RetrySettings()
+    """The wait after a failed attempt."""
+    unknown_event: Literal["retry", "dead_letter", "ack"] = "retry"
+    """What becomes of an event type that no handler takes: `retry` leaves it to a newer release, then dead-letters it."""
+    envelope: Literal["auto", "sns", "raw"] = "auto"
+    """How bodies are read: `sns` expects SNS's envelope, `raw` the bare payload, `auto` tells them apart by shape."""
+    retention_seconds: int = Field(
+        default=1_209_600,
+        ge=60,
+        le=1_209_600,
+        json_schema_extra=note(because="SQS keeps messages for 1 minute to 14 days"),
+    )
+    """Seconds for which SQS keeps a message before it deletes it silently; `topology apply` sets it on the queue."""
+    kms_key: str | None = Field(default=None, min_length=1, examples=["alias/orders"])
+    """Id, alias or ARN of the KMS key that encrypts the queue; unset, SQS encrypts with keys of its own."""
+    tags: Tags = Field(default={}, max_length=MAX_TAGS)
+    """Tags that `topology apply` puts on the queue and on its dead-letter queue."""
+    alarms: tuple[str, ...] = Field(
+        default=(), max_length=5, strict=False, examples=[["arn:aws:sns:us-east-1:123456789012:pages"]]
+    )
+    """Names or ARNs of SNS topics that the queue's alarms (depth, age, dead letters) notify; empty makes no alarms."""
+
+    @field_validator("alarms")
+    @classmethod
+    def _notify_topics(cls, topics: tuple[str, ...]) -> tuple[str, ...]:
+        for topic in topics:
+            topic_address(topic)
+        return topics
+
+
+class QueueSettings(QueueDefaults):
+    """One SQS queue; its key in `queues` is its name, ARN or URL."""
+
+    name: SkipJsonSchema[str] = Field(exclude=True)
+    """The bare name, read from the key."""
+    address: SkipJsonSchema[str] = Field(default="", exclude=True)
+    """The key as it was written: a name, an ARN or a URL."""
+    handlers: str = Field(
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
+        json_schema_extra=note(allowed="module:attribute, such as worker.handlers.orders:processing"),
+        examples=["worker.handlers.orders:processing"],
+    )
+    """The router that handles this queue, as `module:attribute`; the working directory is importable."""
+    dead_letter: DeadLetterSettings | Literal["none"] = Field(
+        default="none", json_schema_extra=note(default="a queue of its own"), examples=[{}]
+    )
+    """The dead-letter queue; `none`, said on purpose, means that a message is retried until its retention ends."""
+    subscribe: tuple[SubscriptionSettings, ...] = Field(default=(), strict=False)
+    """The topics whose events come into this queue."""
+    external: bool = False
+    """Whether the queue belongs to someone else: `topology` never creates or changes it."""
+
+    @property
+    def is_fifo(self) -> bool:
+        """Whether it is a FIFO queue (its name ends in `.fifo`)."""
+        return Address(self.name).is_fifo
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, raw: Any) -> Any:
+        """Read the bare name, and fill in the dead-letter queue that goes with it."""
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("name"), str):
+            return raw
+        name = queue_address(raw["name"]).name
+        return {
+            "address": raw["name"],
+            **raw,
+            "name": name,
+            "dead_letter": _filled(
+                raw.get("dead_letter", {}), Address(name), raw.get("attempts", cls.model_fields["attempts"].default)
+            ),
+        }
+
+    @model_validator(mode="after")
+    def _lease_covers_the_work(self) -> Self:
+        cap = self.max_lease_seconds
+        if cap < self.visibility_timeout_seconds:
+            raise refusal(
+                f"is {cap}, but must be at least visibility_timeout_seconds ({self.visibility_timeout_seconds}), "
+                f"which is the first lease",
+                "max_lease_seconds",
+                "visibility_timeout_seconds",
+            )
+        if self.handler_timeout_seconds is not None and self.handler_timeout_seconds >= cap:
+            raise refusal(
+                f"is {self.handler_timeout_seconds:g}, but must be below max_lease_seconds ({cap}), "
+                f"which would end the handler first",
+                "handler_timeout_seconds",
+                "max_lease_seconds",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _dead_letters_have_a_place(self) -> Self:
+        if self.dead_letter == "none":
+            return self
+        name, count = self.dead_letter.name, self.dead_letter.max_receive_count
+        queue = ("dead_letter", "queue")
+        if name == self.name:
+            raise refusal(f"is {name}, the queue itself, but must be another queue", queue)
+        if Address(name).is_fifo != self.is_fifo:
+            kind, other = ("FIFO", "standard") if self.is_fifo else ("standard", "FIFO")
+            raise refusal(
+                f"is {name}, a {other} queue, but SQS wants a {kind} one behind a {kind} queue: "
+                f"write {Address(self.name).dead_letter_name}",
+                queue,
+            )
+        if count < self.attempts:
+            raise refusal(
+                f"is {count}, but must be at least attempts ({self.attempts}), or SQS moves a message before its last "
+                f"attempt: write {self.attempts + RECEIVES_BEHIND_ATTEMPTS} or leave it out",
+                ("dead_letter", "max_receive_count"),
+                "attempts",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _envelope_fits_the_subscriptions(self) -> Self:
+        for position, subscription in enumerate(self.subscribe):
+            if self.envelope != "auto" and subscription.raw != (self.envelope == "raw"):
+                raise refusal(
+                    f"is {self.envelope}, but the subscription to {subscription.topic} says raw: "
+                    f"{str(subscription.raw).lower()}: write envelope: auto",
+                    "envelope",
+                    ("subscribe", position, "raw"),
+                )
+        return self
+
+
+def _filled(raw: Any, queue: Address, attempts: Any) -> Any:
+    """Return the dead-letter settings with the name and count that follow from the queue."""
+    if isinstance(raw, DeadLetterSettings):
+        raw = raw.model_dump(exclude_unset=True)
+    if not isinstance(raw, Mapping):
+        return raw
+    count = {"max_receive_count": attempts + RECEIVES_BEHIND_ATTEMPTS} if isinstance(attempts, int) else {}
+    return {"queue": queue.dead_letter_name, **count, **raw}

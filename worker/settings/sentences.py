@@ -1,0 +1,78 @@
+"""One sentence for what is wrong with a fleet: the key or variable, what was found, what is allowed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from worker.settings.base import KeyPath, found
+from worker.settings.environment import Variables
+from worker.settings.keys import dotted
+from worker.settings.schema import allowed, find
+
+__all__ = ["Origin", "sentence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where values came from: the file, its `defaults`, or environment variables."""
+
+    file: str
+    raw: Mapping[Any, Any]
+    """The content after the environment was put over it, queues and topics by their bare names."""
+    variables: Variables
+
+    def subject(self, path: KeyPath) -> str:
+        """Return what a sentence about the value starts with: the variable, or the file and the key."""
+        return self.variable(path) or f"{self.file}: {dotted(self.written(path))}"
+
+    def variable(self, path: KeyPath) -> str | None:
+        """Return the variable that gave the value, if one did."""
+        return self.variables.get(self.written(path))
+
+    def written(self, path: KeyPath) -> KeyPath:
+        """Return where the value stands: a queue's own key, or the one in `defaults` that it took it from."""
+        match path:
+            case ("queues", queue, *rest) if rest and not self._has(("queues", queue, *rest)):
+                return ("defaults", *rest) if self._has(("defaults", *rest)) else path
+        return path
+
+    def remark(self, path: KeyPath) -> str:
+        """Return who set the value, where that is not the key itself."""
+        written = self.written(path)
+        if written in self.variables:
+            return f"{path[-1]} is set by {self.variables[written]}"
+        return f"{path[-1]} is set by {dotted(written)}" if written != path else ""
+
+    def _has(self, path: KeyPath) -> bool:
+        value: Any = self.raw
+        for key in path:
+            if isinstance(value, Mapping) and key not in value:
+                return False
+            if not isinstance(value, list | Mapping):
+                return False
+            value = value[key]  # type: ignore[index]  # a position in a list, a key in a mapping
+        return True
+
+
+def sentence(error: ValidationError, origin: Origin) -> str:
+    """Return the sentence for the first mistake of a validation."""
+    first = error.errors(include_url=False)[0]
+    at, node = find(first["loc"])
+    if first["type"] == "refused":
+        return _refused(first["ctx"], at, origin)
+    if first["type"] == "missing":
+        return f"{origin.subject(at)} is missing, but must be {allowed(node)}"
+    reason = node.get("x-because")
+    because = f": {reason}" if reason else ""
+    return f"{origin.subject(at)} is {found(first['input'])}, but must be {allowed(node)}{because}"
+
+
+def _refused(told: Mapping[str, Any], at: KeyPath, origin: Origin) -> str:
+    """A combination is about several keys: whoever set one of them from elsewhere is named at the end."""
+    paths = [(*at, *key) for key in told["keys"]]
+    if not paths:
+        return f"{origin.subject(at)} {told['sentence']}"
+    remarks = ", ".join(filter(None, map(origin.remark, paths)))
+    return f"{origin.file}: {dotted(paths[0])} {told['sentence']}" + (f" ({remarks})" if remarks else "")

@@ -1,0 +1,220 @@
+"""Every metric, declared once: name, kind, unit, closed label values, meaning. The exposition and the reference page read this."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from worker.errors import Fault
+
+__all__ = ["ALL", "DEAD_LETTER_REASONS", "LOOPS", "OPERATIONS", "OTHER", "OUTCOMES", "Declared", "Kind"]
+
+
+class Kind(StrEnum):
+    """Prometheus's metric types, as far as they are used here."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+    SUMMARY = "summary"  # count and sum only
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """One metric. Its label values are closed sets, so every series exists, at 0, from the start."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """Label to its possible values, besides `queue`; an empty tuple means: known when the process starts."""
+    buckets: tuple[float, ...] = ()
+    is_per_queue: bool = True
+
+
+OTHER = "other"
+"""The label value of what a closed set does not name."""
+
+OUTCOMES = ("ack", "retry", "dead_letter", "release", "abandon")
+DEAD_LETTER_REASONS = (
+    "permanent",
+    "invalid_payload",
+    "unknown_event",
+    "attempts",
+    "expiring",
+    "returned_too_often",
+    OTHER,
+)
+OPERATIONS = ("receive", "delete", "extend", "dead_letter", "depth", "describe", "check_settlement", OTHER)
+LOOPS = ("receiver", "dispatcher", "lease", "settlement", "depth", OTHER)
+_FAULTS = tuple(fault.value for fault in Fault)
+
+_LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 10800, 43200)
+_HANDLER_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+_LOOP_LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+# The three to watch: depth, dead letters, lag. Then what rises when nothing is consumed.
+QUEUE_MESSAGES = Declared(
+    "longshore_queue_messages",
+    Kind.GAUGE,
+    "messages",
+    "Messages in the queue, as SQS estimates them. Every replica reports the same queue: take the maximum, not the sum.",
+    {"state": ("visible", "in_flight", "delayed")},
+)
+DEAD_LETTER_MESSAGES = Declared(
+    "longshore_dead_letter_messages",
+    Kind.GAUGE,
+    "messages",
+    "Messages that wait in the dead-letter queue. Absent when there is none or it cannot be read.",
+)
+LAG = Declared(
+    "longshore_lag_seconds",
+    Kind.HISTOGRAM,
+    "seconds",
+    "Age of a message when its handling starts, first receives only: since SQS took it in, and since it was published.",
+    {"since": ("sent", "published")},
+    _LAG_BUCKETS,
+)
+SINCE_LAST_MESSAGE = Declared(
+    "longshore_seconds_since_last_message",
+    Kind.GAUGE,
+    "seconds",
+    "Time since the last receive that brought a message; it rises when nothing is consumed.",
+)
+
+# The way of a message, arrow by arrow.
+RECEIVED = Declared("longshore_received_total", Kind.COUNTER, "messages", "Messages received, redeliveries included.")
+EMPTY_RECEIVES = Declared(
+    "longshore_empty_receives_total", Kind.COUNTER, "calls", "Receives that came back without a message."
+)
+RECEIVE_ERRORS = Declared(
+    "longshore_receive_errors_total", Kind.COUNTER, "calls", "Receives that failed, by cause.", {"fault": _FAULTS}
+)
+RECEIVES_GIVEN_UP = Declared(
+    "longshore_receives_given_up_total",
+    Kind.COUNTER,
+    "calls",
+    "Receives that were still open when the drain ended; SQS may have given them messages.",
+)
+REDELIVERED = Declared(
+    "longshore_redelivered_total", Kind.COUNTER, "messages", "Messages received with a receive count above one."
+)
+DUPLICATES = Declared(
+    "longshore_duplicates_total",
+    Kind.COUNTER,
+    "messages",
+    "Messages that came again while in hand or already done; they are not run again.",
+)
+IN_HAND = Declared("longshore_in_hand", Kind.GAUGE, "messages", "Messages received and not yet settled.")
+SLOTS = Declared(
+    "longshore_slots",
+    Kind.GAUGE,
+    "handler calls",
+    "Handler calls that may run at once (size) and that run now (in_use).",
+    {"state": ("size", "in_use")},
+)
+HANDLER = Declared(
+    "longshore_handler_seconds", Kind.HISTOGRAM, "seconds", "Duration of a handler call.", buckets=_HANDLER_BUCKETS
+)
+STUCK = Declared(
+    "longshore_stuck_handlers",
+    Kind.GAUGE,
+    "handler calls",
+    "Handler calls that ignore their cancellation and keep their slot.",
+)
+SETTLED = Declared(
+    "longshore_settled_total", Kind.COUNTER, "messages", "Messages settled, by outcome.", {"outcome": OUTCOMES}
+)
+DEAD_LETTERED = Declared(
+    "longshore_dead_lettered_total",
+    Kind.COUNTER,
+    "messages",
+    "Messages copied to the dead-letter queue by the worker, by class of reason; SQS's own redrive is not in it.",
+    {"reason": DEAD_LETTER_REASONS},
+)
+LEASE_BEATS = Declared(
+    "longshore_lease_beats_total",
+    Kind.COUNTER,
+    "messages",
+    "Lease extensions, one per message.",
+    {"result": ("ok", "failed")},
+)
+LEASES_LOST = Declared(
+    "longshore_leases_lost_total",
+    Kind.COUNTER,
+    "messages",
+    "Leases that ended under a message in hand; someone else may run it too.",
+)
+
+# What the engine does, costs and refuses.
+API_CALLS = Declared(
+    "longshore_api_calls_total",
+    Kind.COUNTER,
+    "calls",
+    "Calls to the queue's service, by result; this is what SQS bills.",
+    {"operation": OPERATIONS, "result": ("ok", *_FAULTS)},
+)
+API_CALL_SECONDS = Declared(
+    "longshore_api_call_seconds",
+    Kind.SUMMARY,
+    "seconds",
+    "Duration of these calls; a receive may take as long as its long poll.",
+    {"operation": OPERATIONS},
+)
+RECEIVE_LOOPS = Declared(
+    "longshore_receive_loops", Kind.GAUGE, "loops", "Receive loops that run; one when the queue is idle."
+)
+LOOP_RESTARTS = Declared(
+    "longshore_loop_restarts_total",
+    Kind.COUNTER,
+    "restarts",
+    "Loops that ended unasked and were started again.",
+    {"loop": LOOPS},
+)
+READY = Declared("longshore_ready", Kind.GAUGE, "0 or 1", "Whether the queue is reached and settlement works.")
+SETTLEMENT_BLOCKED = Declared(
+    "longshore_settlement_blocked",
+    Kind.GAUGE,
+    "0 or 1",
+    "Whether intake is stopped because deletes or extensions do not succeed.",
+)
+BREAKER_OPEN = Declared(
+    "longshore_breaker_open", Kind.GAUGE, "0 or 1", "Whether intake is stopped because the downstream fails."
+)
+
+# The process.
+INFO = Declared(
+    "longshore_info",
+    Kind.GAUGE,
+    "always 1",
+    "Which service and which version this is.",
+    {"service": (), "version": ()},
+    is_per_queue=False,
+)
+EVENT_LOOP_LAG = Declared(
+    "longshore_event_loop_lag_seconds",
+    Kind.HISTOGRAM,
+    "seconds",
+    "How late the event loop ran a timer; high values mean that something blocks it.",
+    buckets=_LOOP_LAG_BUCKETS,
+    is_per_queue=False,
+)
+DRAINING = Declared(
+    "longshore_draining", Kind.GAUGE, "0 or 1", "Whether the process is shutting down.", is_per_queue=False
+)
+DRAIN_SECONDS = Declared(
+    "longshore_drain_seconds",
+    Kind.GAUGE,
+    "seconds",
+    "How long the process has been draining; 0 when it is not.",
+    is_per_queue=False,
+)
+LOG_LINES_DROPPED = Declared(
+    "longshore_log_lines_dropped_total",
+    Kind.COUNTER,
+    "lines",
+    "Log lines lost because the output did not take them (full disk, closed pipe).",
+    is_per_queue=False,
+)
+
+ALL: tuple[Declared, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Declared))

@@ -1,0 +1,93 @@
+"""`Fleet`: the real engine at a `MemorySource`, for tests of handlers and of the engine itself."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from worker.engine.clock import Ticker
+from worker.engine.consumer import Consumer
+from worker.engine.context import QueueContext
+from worker.engine.vitals import Vitals
+from worker.router import Router
+from worker.settings import QueueSettings
+from worker.telemetry.metrics import Metrics
+from worker.testing.memory import MemorySource
+
+__all__ = ["Fleet"]
+
+LOOK_SECONDS = 1.0
+
+
+class LoopClock:
+    """The event loop's clock, which virtual time moves, and the source's Unix time."""
+
+    def __init__(self, source: MemorySource) -> None:
+        self._source = source
+
+    def now(self) -> float:
+        """Seconds of the running loop."""
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        """Unix time that advances with the loop."""
+        return self._source.store.clock.unix_time()
+
+
+class Fleet:
+    """One queue's consumer at a source in memory; keyword arguments are the queue's settings.
+
+    ```python
+    source = MemorySource("orders", visibility_timeout_seconds=30)
+    source.send('{"order_id": "1"}', attributes={"event_type": "order.created"})
+    await Fleet(source, concurrency=1).run(router)  # returns when the queue is empty
+    assert source.dead_letters == []
+    ```
+    """
+
+    def __init__(self, source: MemorySource, **settings: Any) -> None:
+        self.source = source
+        defaults: dict[str, Any] = {
+            "visibility_timeout_seconds": source.visibility_timeout_seconds,
+            "retention_seconds": source.store.retention_seconds,
+        }
+        self.settings = QueueSettings.model_validate(
+            {"name": source.queue, "handlers": "tests:router", **defaults, **settings}
+        )
+        self.fatal: list[str] = []
+        """Why the process would have ended, if it would have."""
+        self.consumer: Consumer | None = None
+        """The consumer that runs, or ran last."""
+
+    async def run(self, router: Router | Callable[..., Any], *, seconds: float | None = None) -> None:
+        """Consume for `seconds`, or until the queue is empty and everything is settled; then drain."""
+        async with self.running(router) as consumer:
+            if seconds is not None:
+                await asyncio.sleep(seconds)
+                return
+            while not self.source.is_empty or consumer.in_hand:
+                await asyncio.sleep(LOOK_SECONDS)
+
+    @asynccontextmanager
+    async def running(
+        self, router: Router | Callable[..., Any], *, drain_seconds: float = 3600
+    ) -> AsyncIterator[Consumer]:
+        """Consume while inside; on leaving, drain for at most `drain_seconds`. A function is the handler of all events."""
+        if not isinstance(router, Router):
+            handler, router = router, Router()
+            router.on("*")(handler)
+        async with router.lifespan_context() as state:
+            clock = LoopClock(self.source)
+            metrics = Metrics().queue(self.settings.name)
+            vitals = Vitals(clock, fatal=self.fatal.append)
+            context = QueueContext(self.source, self.settings, metrics, clock, Ticker(clock), vitals)
+            self.consumer = consumer = Consumer(context, router, state=state)
+            task = asyncio.create_task(consumer.run(), name=f"consumer-{self.settings.name}")
+            try:
+                yield consumer
+            finally:
+                consumer.quiet(clock.now() + drain_seconds)
+                await asyncio.wait({task}, timeout=drain_seconds)
+                if not task.done():
+                    await consumer.cut_short()
+                await task
