@@ -55,6 +55,7 @@ format: $(STAMP)  ## Rewrite the code in the house's format
 
 generate: $(STAMP)  ## Write the example config, its schema and the settings table anew
 	@$(BIN)/python -m worker.settings.generate
+	@$(BIN)/python -m worker.telemetry.reference > docs/reference/metrics.md
 
 bench: $(STAMP)  ## Measure CPU per message, idle cost and start-up
 	@$(BIN)/python -m benchmarks

@@ -3,8 +3,8 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict, Unpack
 
 import pytest
 
@@ -20,41 +20,43 @@ from worker.testing import MemorySource, virtual_time
 class Differs:
     """Where an emulator is known to differ from AWS; a test asserts what it does instead, so a change is noticed."""
 
-    takes_receives_out_of_range: bool = False
-    """More than ten messages or a wait over 20 s are accepted."""
+    takes_any_wait_and_visibility: bool = False
+    """A receive with a wait over 20 s or a visibility timeout out of range is accepted."""
     extends_beyond_twelve_hours: bool = False
-    extends_what_is_not_in_flight: bool = False
-    """AWS: MessageNotInflight or InvalidParameterValue."""
+    extends_what_has_lapsed: bool = False
+    """AWS: MessageNotInflight."""
     refuses_stale_deletes: bool = False
     """A delete with an old handle, or a second one, is an error; AWS answers with success."""
     deletes_fifo_with_expired_handle: bool = False
-    takes_eleven_attributes: bool = False
+    takes_any_attributes: bool = False
+    """More than ten, empty ones, and any size: only the body counts."""
+    takes_long_group_ids: bool = False
+    """Longer than 128 characters."""
     forgets_attempt_ids: bool = False
     """A receive with the id of an earlier one is a new receive."""
 
 
 AWS = Differs()
 MINISTACK = Differs(
-    takes_receives_out_of_range=True,
+    takes_any_wait_and_visibility=True,
     extends_beyond_twelve_hours=True,
-    extends_what_is_not_in_flight=True,
+    extends_what_has_lapsed=True,
     refuses_stale_deletes=True,
     deletes_fifo_with_expired_handle=True,
-    takes_eleven_attributes=True,
+    takes_any_attributes=True,
+    takes_long_group_ids=True,
     forgets_attempt_ids=True,
 )
 
 
-@dataclass(frozen=True)
-class Sending:
-    """A message as a test sends it."""
+class Sending(TypedDict, total=False):
+    """How a message is sent, besides its body."""
 
-    body: str
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
-    delay_seconds: int = 0
-    group_id: str | None = None
-    deduplication_id: str | None = None
-    trace_header: str | None = None
+    attributes: Mapping[str, Attribute]
+    delay_seconds: int
+    group_id: str
+    deduplication_id: str
+    trace_header: str
 
 
 class Kit(Protocol):
@@ -68,8 +70,8 @@ class Kit(Protocol):
     async def missing(self) -> Source:
         """Return a source at a queue that does not exist."""
 
-    async def send(self, source: Source, message: Sending) -> str:
-        """Send the message to the source's queue and return its id."""
+    async def send(self, source: Source, body: str, **sending: Unpack[Sending]) -> str:
+        """Send a message to the source's queue and return its id."""
 
     async def dead_letters(self, source: Source) -> list[Received]:
         """Receive what lies in the source's dead-letter queue."""
@@ -88,16 +90,9 @@ class MemoryKit:
         source.exists = False
         return source
 
-    async def send(self, source: Source, message: Sending) -> str:
+    async def send(self, source: Source, body: str, **sending: Unpack[Sending]) -> str:
         assert isinstance(source, MemorySource)
-        return source.send(
-            message.body,
-            attributes=message.attributes,
-            delay_seconds=message.delay_seconds,
-            group_id=message.group_id,
-            deduplication_id=message.deduplication_id,
-            trace_header=message.trace_header,
-        )
+        return source.send(body, **sending)
 
     async def dead_letters(self, source: Source) -> list[Received]:
         assert isinstance(source, MemorySource)
@@ -130,17 +125,18 @@ class SqsKit:
     async def missing(self) -> Source:
         return SqsSource(self._clients, "nowhere", dead_letter="nowhere-dlq")
 
-    async def send(self, source: Source, message: Sending) -> str:
-        parameters: dict[str, Any] = {"MessageBody": message.body}
-        if message.attributes:
-            parameters["MessageAttributes"] = sent_attributes(message.attributes)
-        if message.delay_seconds:
-            parameters["DelaySeconds"] = message.delay_seconds
-        if message.group_id is not None:
-            parameters["MessageGroupId"] = message.group_id
-            parameters["MessageDeduplicationId"] = message.deduplication_id or message.body
-        if message.trace_header is not None:
-            trace = {"DataType": "String", "StringValue": message.trace_header}
+    async def send(self, source: Source, body: str, **sending: Unpack[Sending]) -> str:
+        parameters: dict[str, Any] = {
+            "MessageBody": body,
+            "MessageAttributes": sent_attributes(sending.get("attributes", {})),
+        }
+        if "delay_seconds" in sending:
+            parameters["DelaySeconds"] = sending["delay_seconds"]
+        if "group_id" in sending:
+            parameters["MessageGroupId"] = sending["group_id"]
+            parameters["MessageDeduplicationId"] = sending.get("deduplication_id", body)
+        if "trace_header" in sending:
+            trace = {"DataType": "String", "StringValue": sending["trace_header"]}
             parameters["MessageSystemAttributes"] = {"AWSTraceHeader": trace}
         url = await self._url(source.queue)
         answer = await self._clients.settle.call("send_message", QueueUrl=url, **parameters)

@@ -4,8 +4,10 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 from aiobotocore.session import get_session
@@ -37,7 +39,7 @@ async def arn_of(clients: AwsClients, name: str) -> str:
     return str(answer["Attributes"]["QueueArn"])
 
 
-async def send(clients: AwsClients, name: str, *bodies: str, **parameters: object) -> None:
+async def send(clients: AwsClients, name: str, *bodies: str, **parameters: Any) -> None:
     url = await url_of(clients, name)
     for body in bodies:
         await clients.settle.call("send_message", QueueUrl=url, MessageBody=body, **parameters)
@@ -272,7 +274,8 @@ async def test_an_unreachable_endpoint_is_unavailable() -> None:
         (b"HTTP/1.1 408 Timeout\r\nContent-Length: 0\r\n\r\n", Fault.UNAVAILABLE),
         (b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"Messages":', Fault.UNAVAILABLE),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", Fault.UNAVAILABLE),
-        (b'HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{"QueueUrl": [1, 2] }', None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", Fault.UNAVAILABLE),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", Fault.UNAVAILABLE),
         (b"not HTTP at all\r\n\r\n", Fault.UNAVAILABLE),
         (b"", Fault.UNAVAILABLE),
         (
@@ -285,7 +288,7 @@ async def test_an_unreachable_endpoint_is_unavailable() -> None:
         ),
     ],
 )
-async def test_a_bad_answer_is_a_fault_and_the_next_call_is_made(answer: bytes, fault: Fault | None) -> None:
+async def test_a_bad_answer_is_a_fault_and_the_next_call_is_made(answer: bytes, fault: Fault) -> None:
     """Whatever comes back, nothing but `SourceError` gets out (R6)."""
     taken = 0
 
@@ -305,8 +308,55 @@ async def test_a_bad_answer_is_a_fault_and_the_next_call_is_made(answer: bytes, 
         for _ in range(2):
             with pytest.raises(SourceError) as raised:
                 await source.receive(NOW)
-            assert fault is None or fault_of(raised) is fault
+            assert fault_of(raised) is fault
     assert taken >= 2
+
+
+@asynccontextmanager
+async def source_that_is_told(body: bytes) -> AsyncIterator[SqsSource]:
+    """A source whose queue is found, and to which a server answers everything else with 200 and `body`."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        said = b'{"QueueUrl": "http://x/1/orders"}' if b"GetQueueUrl" in head else body
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()[:2]
+    access = AwsAccess("us-east-1", f"http://{host}:{port}", credentials=Credentials("a", "b"))
+    async with server, AwsClients(access) as clients:
+        yield SqsSource(clients, "orders", dead_letter="dlq")
+
+
+@pytest.mark.parametrize("body", [b"{}", b"<html>", b'{"MessageId":'])
+async def test_a_dead_letter_that_was_not_confirmed_was_not_sent(body: bytes) -> None:
+    """A 200 proves nothing without the new message's id; else the original would be deleted and lost (S5)."""
+    async with source_that_is_told(body) as source:
+        with pytest.raises(SourceError) as raised:
+            await source.dead_letter(Copy("body"))
+    assert fault_of(raised) is Fault.UNAVAILABLE
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"Messages":', b'{"Messages":[{"Body":"x"}]}'])
+async def test_an_answer_that_is_cut_short_is_not_an_empty_queue(body: bytes) -> None:
+    """A proxy's page or half an answer is an error; else the loop would poll it without a pause (R6)."""
+    async with source_that_is_told(body) as source:
+        with pytest.raises(SourceError) as raised:
+            await source.receive(NOW)
+    assert fault_of(raised) is Fault.UNAVAILABLE
+
+
+async def test_a_batch_answer_that_says_nothing_has_failed() -> None:
+    """Only what SQS confirms is deleted (S1)."""
+    async with source_that_is_told(b"{}") as source:
+        answers = await source.delete(["a", "b"])
+        with pytest.raises(SourceError):
+            await source.describe()
+        with pytest.raises(SourceError):
+            await source.depth()
+    assert [answer and answer.fault for answer in answers] == [Fault.UNAVAILABLE] * 2
 
 
 async def test_a_silent_server_meets_the_deadline(blackhole: Blackhole) -> None:
@@ -350,12 +400,12 @@ async def test_long_polls_do_not_starve_settlement(embedded_aws: EmbeddedAws, ma
     queue = await make_queue()
     async with AwsClients(embedded_aws.access, receive_connections=2, settle_connections=1) as clients:
         source = SqsSource(clients, queue)
-        request = ReceiveRequest(limit=1, wait_seconds=2, visibility_timeout_seconds=30)
+        request = ReceiveRequest(limit=1, wait_seconds=1, visibility_timeout_seconds=30)
         polls = [asyncio.create_task(source.receive(request)) for _ in range(4)]
         await asyncio.sleep(0.1)
         started = time.monotonic()
         await source.delete(["no receipt"])
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 0.7
         assert await asyncio.gather(*polls) == [[]] * 4
 
 
@@ -454,3 +504,33 @@ async def test_denied_settlement_is_noticed_before_the_first_message(
         with pytest.raises(SourceError) as raised:
             await source.describe()
         assert fault_of(raised) is Fault.DENIED
+
+
+async def test_credentials_that_were_rotated_are_read_anew(
+    embedded_aws: EmbeddedAws, make_queue: MakeQueue, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A key that was rotated away in the shared file heals without a restart, on both pools (R6)."""
+    source_of_truth = tmp_path / "credentials"
+
+    def write(key: str) -> None:
+        source_of_truth.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = {key}\n")
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(source_of_truth))
+    monkeypatch.setattr("worker.aws.channel._REBUILD_INTERVAL_SECONDS", 0)
+    queue = await make_queue()
+    write(embedded_aws.environment["AWS_ACCESS_KEY_ID"])
+    async with AwsClients(AwsAccess("us-east-1", embedded_aws.endpoint_url)) as clients:
+        source = SqsSource(clients, queue)
+        await source.receive(NOW)
+        write("AKIAROTATEDAWAY")
+        for channel in (clients.receive, clients.settle):
+            channel._has_expired = True  # as if AWS had said ExpiredToken: the file is read, and holds a key it refuses
+        for call in (source.depth, lambda: source.receive(NOW)):
+            with pytest.raises(SourceError) as raised:
+                await call()
+            assert fault_of(raised) is Fault.EXPIRED
+        write(embedded_aws.environment["AWS_ACCESS_KEY_ID"])
+        assert await source.receive(NOW) == []
+        assert (await source.depth()).visible == 0

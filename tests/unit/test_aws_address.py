@@ -23,7 +23,7 @@ def test_an_address_in_another_region_is_refused() -> None:
 
 
 def test_what_is_no_address_is_refused_with_the_text() -> None:
-    with pytest.raises(UsageError, match="'no such name!' is not the name of a queue"):
+    with pytest.raises(UsageError, match="'no such name!' must be a queue's name"):
         queue_address("no such name!", "us-east-1")
-    with pytest.raises(UsageError, match="'arn:aws:sqs:us-east-1:123456789012:q' is not the ARN of a topic"):
+    with pytest.raises(UsageError, match="'arn:aws:sqs:us-east-1:123456789012:q' must be "):
         topic_address("arn:aws:sqs:us-east-1:123456789012:q", "us-east-1")

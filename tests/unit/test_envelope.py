@@ -104,6 +104,7 @@ def test_sns_refuses_what_is_no_notification(body: str) -> None:
         {"secret": {"Type": "String", "Value": 7}},
         {"secret": {"Type": "Binary", "Value": "not base64 secret!"}},
         {"secret": {"Type": "Binary", "Value": "\u00e9secret"}},
+        {"secret": {"Type": "Binary", "Value": "YWJj!"}},
     ],
 )
 @pytest.mark.parametrize("envelope", ["auto", "sns"])
@@ -187,6 +188,17 @@ def test_the_time_of_publishing_is_utc_and_nonsense_is_absent(text: str, expecte
     published_at = decode(received("{}", published_at=Attribute("String", text)), "auto").published_at
     assert published_at == expected
     assert published_at is None or published_at.tzinfo is UTC
+
+
+def test_a_time_without_an_offset_is_utc_wherever_the_worker_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC+5")
+    time.tzset()
+    try:
+        decoded = decode(received("{}", published_at=Attribute("String", "2026-03-04T05:06:07")), "auto")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert decoded.published_at == datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC)
 
 
 def test_the_time_of_sns_goes_before_the_attribute() -> None:

@@ -154,6 +154,16 @@ async def test_in_the_dark_nothing_is_reached() -> None:
     assert await _fault_of(source.describe()) is None
 
 
+async def test_what_is_on_its_way_when_the_dark_begins_does_not_arrive() -> None:
+    source = MemorySource()
+    source.send("message")
+    (message,) = await source.receive(_request())
+    source.faults.slow("delete", 5, times=1)
+    source.faults.dark(3, 60)
+    assert await _fault_of(source.delete([message.receipt])) is Fault.UNAVAILABLE
+    assert source.in_flight == 1
+
+
 async def test_single_entries_of_a_batch_fail() -> None:
     """The other entries are not affected; a failed entry had no effect, or (`after`) lost its answer (S1)."""
     source = MemorySource()

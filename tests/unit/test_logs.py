@@ -244,7 +244,7 @@ def test_a_terminal_is_not_steered_by_what_a_message_says() -> None:
     """An event type is a stranger's text; its escape sequences are shown, not obeyed."""
     stream = io.BytesIO()
     logs.configure("console", "info", stream)
-    structlog.get_logger().info("received", event_type="\x1b[2Jgone\nforged line")
+    structlog.get_logger().info("\x1b[2Jreceived", event_type="\x1b[2Jgone", other="a\nforged line")
     assert b"\x1b" not in stream.getvalue()
     assert stream.getvalue().count(b"\n") == 1
 

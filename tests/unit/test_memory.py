@@ -144,6 +144,15 @@ class TestPolls:
                 await asyncio.sleep(1)
         assert served == [0, 1, 2, 3, 4]
 
+    async def test_a_newcomer_does_not_overtake_a_parked_receive(self) -> None:
+        """Of what is there when a second receive arrives, the first one is given its share first."""
+        queue = MemorySource().store
+        parked = asyncio.create_task(queue.receive(_request(1, wait=20)))
+        await asyncio.sleep(1)
+        first, second = queue.put(Copy("first")), queue.put(Copy("second"))
+        assert [message.id for message in await queue.receive(_request())] == [second]
+        assert [message.id for message in await parked] == [first]
+
     async def test_what_is_sent_together_arrives_together(self) -> None:
         source = MemorySource()
         poll = asyncio.create_task(source.receive(_request(wait=20)))
@@ -310,46 +319,6 @@ class TestLimits:
         source.send("b", group_id="b")
         assert len(await source.receive(_request())) == 1
         assert await source.receive(_request()) == []
-
-    @pytest.mark.parametrize(
-        ("name", "attribute", "code"),
-        [
-            ("aws.reserved", "value", "InvalidParameterValue"),
-            ("Amazon.reserved", "value", "InvalidParameterValue"),
-            ("two..dots", "value", "InvalidParameterValue"),
-            ("a space", "value", "InvalidParameterValue"),
-            ("x" * 257, "value", "InvalidParameterValue"),
-            ("empty", "", "InvalidParameterValue"),
-            ("empty", b"", "InvalidParameterValue"),
-            ("kind", Attribute("Text", "value"), "InvalidParameterValue"),
-            ("kind", Attribute("Binary", "text"), "InvalidParameterValue"),
-            ("kind", Attribute("String", b"bytes"), "InvalidParameterValue"),
-            ("number", Attribute("Number", "many"), "InvalidParameterValue"),
-            ("control", "\x00", "InvalidMessageContents"),
-        ],
-    )
-    async def test_an_attribute_that_sqs_refuses_is_refused(
-        self, name: str, attribute: str | bytes | Attribute, code: str
-    ) -> None:
-        source = MemorySource()
-        with pytest.raises(SourceError) as refusal:
-            source.send("body", attributes={name: attribute})
-        assert (refusal.value.fault, refusal.value.code) == (Fault.INVALID, code)
-
-    @pytest.mark.parametrize(
-        "attribute",
-        [Attribute("Number.int", "-1.5e3"), Attribute("String.json", "{}"), Attribute("Binary.gzip", b"\0")],
-    )
-    async def test_custom_types_are_taken(self, attribute: Attribute) -> None:
-        source = MemorySource()
-        source.send("body", attributes={"a.b-c_d": attribute})
-        assert (await _receive_one(source)).attributes == {"a.b-c_d": attribute}
-
-    async def test_an_error_never_quotes_the_payload(self) -> None:
-        source = MemorySource()
-        with pytest.raises(SourceError) as refusal:
-            source.send("secret\x00", attributes={"n": Attribute("Number", "1")})
-        assert "secret" not in str(refusal.value)
 
 
 class TestSpeed:

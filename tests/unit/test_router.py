@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from worker import Ack, CallNext, ConfigError, ContractError, DeadLetter, Message, Outcome, Retry
+from worker.middleware import retry_in_place
 from worker.router import Route, Router
 from worker.testing.run import FakeLease
 
@@ -112,7 +113,7 @@ class TestOptions:
         assert router.on("a", timeout=1.5, attempts=7)(ignore) is ignore
         router.on("b")(ignore)
         assert [(route.timeout_seconds, route.attempts) for route in router.routes] == [(1.5, 7), (None, None)]
-        assert router.routes[0].name == "test_router.ignore"
+        assert router.routes[0].name == f"{__name__}.ignore"
 
     @pytest.mark.parametrize("timeout", [0, -1, 43_201, float("nan"), float("inf"), True, "5"])
     def test_a_timeout_out_of_bounds_is_refused(self, timeout: Any) -> None:
@@ -228,7 +229,7 @@ class TestMiddleware:
         with pytest.raises(ContractError, match=r"middleware `.*forgetful` returned a value of type NoneType"):
             await route_of(ignore, router=Router(middleware=[forgetful])).call(message())
 
-    @pytest.mark.parametrize("middleware", [lambda: None, lambda message: None, None, 7])
+    @pytest.mark.parametrize("middleware", [lambda: None, lambda message: None, None, 7, max, retry_in_place])
     def test_what_cannot_be_called_as_middleware_is_refused(self, middleware: Any) -> None:
         with pytest.raises(ConfigError, match=r"cannot be called with a message and `call_next`"):
             Router(middleware=[middleware])

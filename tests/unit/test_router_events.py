@@ -28,6 +28,10 @@ class Line:
     count: int = 1
 
 
+class Node(BaseModel):
+    next: "Node | None"
+
+
 class Totals(TypedDict):
     total: int
 
@@ -54,6 +58,7 @@ async def takes_list(message: Message[list[int]]) -> None: ...
 async def takes_text(message: Message[str]) -> None: ...
 async def takes_bytes(message: Message[bytes]) -> None: ...
 async def takes_any(message: Message[Any]) -> None: ...
+async def takes_node(message: Message[Node]) -> None: ...
 async def takes_annotated(message: Annotated[Message[Annotated[int, Field(gt=0)]], "note"]) -> None: ...
 async def takes_quoted(message: "Message[Order]") -> None: ...
 
@@ -113,6 +118,13 @@ class TestEvents:
         with pytest.raises(InvalidPayloadError, match=r"\(100000 errors\)$"):
             route_of(takes_list).event_of(decoded("[" + ",".join(['"a"'] * 100_000) + "]"))
 
+    def test_a_payload_as_deep_as_its_type_allows_is_no_crash(self) -> None:
+        for depth in (100, 190, 1_000, 100_000):
+            try:
+                route_of(takes_node).event_of(decoded('{"next": ' * depth + "null" + "}" * depth))
+            except InvalidPayloadError as error:
+                assert depth > 190, error  # noqa: PT017 - shallow ones are events
+
     def test_lone_surrogates_are_no_bytes(self) -> None:
         with pytest.raises(InvalidPayloadError, match="lone surrogates") as caught:
             route_of(takes_bytes).event_of(decoded("\ud800"))
@@ -150,7 +162,8 @@ class TestWrongHandlers:
             (lambda *messages: None, "has no parameter for the message"),
             (lambda message, ledger: None, r"asks for more than the message \(`ledger`\)"),
             (lambda message, *, ledger: None, r"asks for more than the message \(`ledger`\)"),
-            (Handlers.method, r"asks for more than the message \(`message`\)"),
+            (Handlers.method, "is a method without its object"),
+            (max, "does not tell its parameters"),
             (generator, "is a generator function"),
             (async_generator, "is a generator function"),
             (staticmethod(ignore), "is a staticmethod object; put that decorator above `on`"),

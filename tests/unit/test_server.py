@@ -190,6 +190,29 @@ async def test_a_client_that_keeps_its_connection_does_not_hold_up_the_end(view:
         end.close()
 
 
+async def test_a_client_that_does_not_read_does_not_hold_up_the_end(view: View) -> None:
+    """An answer that nobody takes is given up (D1)."""
+
+    class Huge(Metrics):
+        def render(self, accept: str = "") -> tuple[bytes, str]:
+            _, content_type = super().render(accept)
+            return b"#" * 50_000_000, content_type
+
+    async with StatusServer("127.0.0.1", 0, status=view, metrics=Huge()) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    writer.close()
+
+
+async def test_a_body_is_not_waited_for(server: StatusServer) -> None:
+    async with asyncio.timeout(3):
+        answer = await exchange(server.port, b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 405")
+
+
 async def test_a_scrape_does_not_hold_up_the_loop(view: View) -> None:
     """The exposition is made in a thread: the loop beats leases meanwhile (L6)."""
     answered = threading.Event()

@@ -94,6 +94,30 @@ async def test_attributes_and_body_name_the_event_type_as_in_production(
     assert seen[0].event_type == "order.created"
 
 
+async def test_the_body_of_a_dict_goes_before_its_class() -> None:
+    """Many handlers may take a dict; only what production would read tells them apart."""
+    router = Router()
+
+    @router.on("a")
+    async def handle_a(message: Message[dict]) -> None: ...  # type: ignore[type-arg]  # a bare dict is allowed
+
+    @router.on("b")
+    async def handle_b(message: Message[Any]) -> Outcome:
+        return Ack("b")
+
+    assert await run(router, {"type": "b"}) == Ack("b")
+
+
+def test_a_sync_handler_runs_in_virtual_time_too() -> None:
+    router = Router()
+
+    @router.on("*")
+    def handle(message: Message[str]) -> Outcome:
+        return Ack(message.event)
+
+    assert virtual_time.run(run(router, "text")) == Ack("text")
+
+
 async def test_a_handler_of_everything_takes_an_event_without_a_type() -> None:
     router, seen = recording("*", Order)
     await run(router, Order(order_id="1"))

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from worker.router.threads import Threads
+from worker.router.threads import RUN_IN_PLACE, Threads
+from worker.testing import virtual_time
 
 colour: ContextVar[str] = ContextVar("colour", default="none")
 
@@ -63,9 +64,35 @@ def test_idle_threads_end() -> None:
     on_a_real_loop(main)
 
 
-def test_a_thread_taken_while_it_retires_still_runs_its_call() -> None:
+def test_a_thread_taken_while_it_retires_goes_on() -> None:
     """A thread that waited long enough asks before it ends, so that no call is handed to one that is gone."""
 
+    class Reluctant(Threads):
+        asked = 0
+
+        def retire(self, thread: Any) -> bool:
+            self.asked += 1
+            return self.asked > 1 and super().retire(thread)
+
+    async def main(_: Threads) -> None:
+        threads = Reluctant(idle_seconds=0.01)
+        thread = await threads.run(threading.current_thread)
+        await asyncio.to_thread(thread.join, 10)
+        assert threads.asked == 2
+
+    on_a_real_loop(main)
+
+
+def test_a_thread_in_use_does_not_retire() -> None:
+    threads = Threads()
+    thread = threads._take()
+    assert not threads.retire(thread)
+    threads.give_back(thread)
+    assert threads.retire(thread)
+    assert threads._take() is not thread
+
+
+def test_threads_that_retire_all_the_time_lose_no_call() -> None:
     async def main(_: Threads) -> None:
         hasty = Threads(idle_seconds=0.0)
         for number in range(200):
@@ -82,8 +109,9 @@ def test_what_the_function_raises_is_raised(error: BaseException) -> None:
         raise error
 
     async def main(threads: Threads) -> None:
-        with pytest.raises(type(error)) as caught:
-            await threads.run(fail)
+        async with asyncio.timeout(10):
+            with pytest.raises(type(error)) as caught:
+                await threads.run(fail)
         assert caught.value is error
 
     on_a_real_loop(main)
@@ -153,24 +181,45 @@ def test_a_loop_that_is_gone_does_not_hurt_the_thread() -> None:
     loop.close()
     call.close()
     may_end.set()
-    assert asyncio.run(threads.run(lambda: 1)) == 1
+
+    async def use_again() -> int:
+        return await asyncio.wait_for(threads.run(lambda: 1), 10)
+
+    assert asyncio.run(use_again()) == 1
     seen[0].join(10)
     assert not seen[0].is_alive()
 
 
-def test_an_idle_thread_keeps_no_argument_alive() -> None:
+def test_nothing_keeps_a_message_alive_after_its_call() -> None:
+    """Neither the idle thread nor the traceback of what was raised; no garbage collector is needed."""
+
     class Message:
         pass
 
     async def main(threads: Threads) -> None:
         for function in (lambda _: None, lambda _: 1 / 0):
-            message = Message()
-            gone = weakref.ref(message)
+            message, gone = Message(), threading.Event()
+            weakref.finalize(message, gone.set)
             with contextlib.suppress(ZeroDivisionError):
                 await threads.run(function, message)
             del message
-            await threads.run(lambda: None)  # the thread has let go of the call before
-            gc.collect()
-            assert gone() is None
+            assert await asyncio.to_thread(gone.wait, 10)
 
-    on_a_real_loop(main)
+    gc.disable()
+    try:
+        asyncio.run(main(Threads()))
+    finally:
+        gc.enable()
+
+
+def test_where_threads_cannot_be_waited_for_the_function_runs_in_place() -> None:
+    """Virtual time does not know threads; context variables stay the function's own all the same."""
+
+    async def main() -> None:
+        RUN_IN_PLACE.set(True)
+        threads = Threads()
+        assert await threads.run(threading.get_ident) == threading.get_ident()
+        await threads.run(colour.set, "red")
+        assert colour.get() == "none"
+
+    virtual_time.run(main())

@@ -1,7 +1,9 @@
 """`AwsClients`: the AWS clients of one process, made from one session whose credentials are never frozen."""
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from importlib import metadata
 from types import TracebackType
 from typing import Any, Self
@@ -9,6 +11,7 @@ from typing import Any, Self
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
 from worker.aws.channel import Channel
 from worker.errors import UsageError
@@ -126,6 +129,7 @@ class AwsClients:
     def _new_session(self, old: AioSession | None) -> AioSession:
         """Make a session that looks for credentials afresh: a session never reads a shared file twice."""
         session = AioSession()
+        session.register("before-parse.sqs", _refuse_what_is_no_json)
         if old is not None:  # what it has parsed of the service models stays good
             session.register_component("data_loader", old.get_component("data_loader"))
         if self._access.credentials is not None:
@@ -156,6 +160,18 @@ class AwsClients:
                 f"{_REMEDY}"
             )
         return str(region)
+
+
+def _refuse_what_is_no_json(*, response_dict: Mapping[str, Any], operation_model: Any, **_: Any) -> None:
+    """Raise where botocore does not: it takes a 200 whose body is cut short or HTML for an empty answer.
+
+    An empty answer means that a queue is empty, or that a dead letter was taken.
+    """
+    if operation_model.service_model.resolved_protocol != "json" or response_dict["status_code"] != HTTPStatus.OK:
+        return
+    body: bytes = response_dict["body"]
+    if body and not (body.startswith(b"{") and body.endswith(b"}")):
+        raise ResponseParserError("the answer is no JSON object")
 
 
 def _version() -> str:

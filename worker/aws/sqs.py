@@ -2,8 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from worker.aws.address import queue_address
 from worker.aws.channel import CALL_DEADLINE_SECONDS, Channel
@@ -15,6 +15,9 @@ from worker.message import Attribute, Received
 from worker.source import MAX_BATCH, Copy, Depth, QueueFacts, ReceiveRequest
 
 __all__ = ["Observer", "SqsSource"]
+
+T = TypeVar("T")
+Answers = list[EntryError | None]
 
 Observer = Callable[[str, float, Fault | None], None]
 """Told of every call: the operation, its seconds, and the fault if it failed as a whole."""
@@ -79,7 +82,7 @@ class SqsSource:
         with reading_an_answer():
             return [_received(message) for message in answer.get("Messages", ())]
 
-    async def extend(self, changes: Sequence[tuple[str, int]]) -> list[EntryError | None]:
+    async def extend(self, changes: Sequence[tuple[str, int]]) -> Answers:
         """Hide each receipt's message for its number of seconds from now; at most ten at once."""
         entries = [
             {"Id": str(position), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
@@ -87,7 +90,7 @@ class SqsSource:
         ]
         return await self._batch("change_message_visibility_batch", entries)
 
-    async def delete(self, receipts: Sequence[str]) -> list[EntryError | None]:
+    async def delete(self, receipts: Sequence[str]) -> Answers:
         """Delete the messages of the receipts; at most ten at once."""
         entries = [{"Id": str(position), "ReceiptHandle": receipt} for position, receipt in enumerate(receipts)]
         return await self._batch("delete_message_batch", entries)
@@ -106,7 +109,9 @@ class SqsSource:
             parameters["MessageGroupId"] = copy.group_id
         if copy.deduplication_id is not None and self._dead_letter.is_fifo:  # a standard queue refuses it
             parameters["MessageDeduplicationId"] = copy.deduplication_id
-        await self._call(self._settle, "send_message", await self._dead_letter_url(), **parameters)
+        answer = await self._call(self._settle, "send_message", await self._dead_letter_url(), **parameters)
+        with reading_an_answer():
+            _ = answer["MessageId"]  # without it nothing was confirmed, whatever the status says
 
     async def describe(self) -> QueueFacts:
         """Read what SQS says of the queue."""
@@ -137,16 +142,19 @@ class SqsSource:
 
         SQS checks permissions before it looks at the receipt handle, so its complaint about a false one is good news.
         """
-        for check in (lambda: self.delete([_NO_RECEIPT]), lambda: self.extend([(_NO_RECEIPT, 0)])):
-            try:
-                (refusal,) = await check()
-            except SourceError as error:
-                refusal = EntryError(error.fault, error.code, error.detail)
-            if refusal is not None and refusal.fault not in _GOOD_NEWS:
-                raise SourceError(refusal.fault, refusal.code, refusal.detail)
+        await self._see_that_it_is_allowed(self.delete, _NO_RECEIPT)
+        await self._see_that_it_is_allowed(self.extend, (_NO_RECEIPT, 0))
 
     async def close(self) -> None:
         """Do nothing: the connections belong to `AwsClients`."""
+
+    async def _see_that_it_is_allowed(self, settle: Callable[[list[T]], Awaitable[Answers]], entry: T) -> None:
+        try:
+            (refusal,) = await settle([entry])
+        except SourceError as error:
+            refusal = EntryError(error.fault, error.code, error.detail)
+        if refusal is not None and refusal.fault not in _GOOD_NEWS:
+            raise SourceError(refusal.fault, refusal.code, refusal.detail)
 
     async def _own_url(self) -> str:
         if self._url is None:
@@ -154,7 +162,8 @@ class SqsSource:
             if self._address.account is not None:
                 parameters["QueueOwnerAWSAccountId"] = self._address.account
             answer = await self._call(self._settle, "get_queue_url", None, **parameters)
-            self._url = str(answer["QueueUrl"])
+            with reading_an_answer():
+                self._url = str(answer["QueueUrl"])
         return self._url
 
     async def _dead_letter_url(self) -> str:
@@ -194,7 +203,7 @@ class SqsSource:
         attributes: Mapping[str, str] = answer.get("Attributes", {})
         return attributes
 
-    async def _batch(self, operation: str, entries: list[dict[str, Any]]) -> list[EntryError | None]:
+    async def _batch(self, operation: str, entries: list[dict[str, Any]]) -> Answers:
         """Make one batch call; entry ids are positions, since SQS refuses a batch that names a message twice."""
         if len(entries) > MAX_BATCH:
             raise ValueError(f"{operation}: {len(entries)} entries, SQS takes at most {MAX_BATCH}")

@@ -1,11 +1,11 @@
 """The demo's books: what was published must be handled or dead-lettered, queue by queue, and the effects must agree."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from worker.demo.events import Event
-from worker.settings import FleetSettings
+from worker.settings import FleetSettings, QueueSettings
 from worker.source import Depth
 
 __all__ = ["Account", "Books"]
@@ -55,15 +55,7 @@ class Books:
 
     def __init__(self, settings: FleetSettings) -> None:
         self.accounts = {name: Account() for name in settings.queues}
-        self._takes: Mapping[str, set[str]] = {
-            name: {
-                event_type
-                for subscription in queue.subscribe
-                for event_type in (subscription.filter or {}).get("event_type", ())
-                if isinstance(event_type, str)
-            }
-            for name, queue in settings.queues.items()
-        }
+        self._takes = {name: set(_event_types(queue)) for name, queue in settings.queues.items()}
 
     def publish(self, event: Event) -> None:
         """Enter a published event on the account of every queue that subscribes to its type."""
@@ -88,3 +80,11 @@ class Books:
     def faults(self) -> list[str]:
         """Return what does not balance; empty means `books balance`."""
         return [fault for name, account in self.accounts.items() for fault in account.faults(name)]
+
+
+def _event_types(queue: QueueSettings) -> Iterator[str]:
+    """Yield the event types that the filters of the queue's subscriptions name."""
+    for subscription in queue.subscribe:
+        match subscription.filter:
+            case {"event_type": [*names]}:
+                yield from (name for name in names if isinstance(name, str))

@@ -47,8 +47,10 @@ class Show:
     def progress(self, books: Books, note: str) -> None:
         """Show how far the books are; a line every two seconds where there is no terminal."""
         if self._live is not None:
-            bar = ProgressBar(total=max(1, books.published), completed=books.ended, width=60)
-            self._live.update(Group(table(books), bar, Text(note, style="dim")), refresh=True)
+            footer = Table.grid()  # a bar alone ends without a line break
+            footer.add_row(ProgressBar(total=max(1, books.published), completed=books.ended, width=60))
+            footer.add_row(Text(note, style="dim"))
+            self._live.update(Group(table(books), footer), refresh=True)
             return
         now = time.monotonic()
         if now - self._said_at >= LINE_SECONDS:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,8 @@ TOPIC = "order-events"
 STOCKTAKE_SECONDS = 4.0
 PATIENCE_SECONDS = 120.0
 LOOK_SECONDS = 0.1
+HASTY_SECONDS = 1.5
+LOG = "log.jsonl"
 FOREVER_RATE = 20
 """Events per second of `--forever`."""
 
@@ -50,26 +53,30 @@ class Demo:
 
     async def run(self) -> int:
         """Return 0 when the books balance, 1 when they do not or the demo was interrupted."""
-        with tempfile.TemporaryDirectory(prefix="longshore-demo-") as folder, _packaged("fleet.yaml") as path:
-            settings = load(path, environ={})
-            with Path(folder, "log.jsonl").open("wb") as log:
-                logs.configure("json", "info", log)
-                return await self._run(settings, Path(folder))
+        fleet_file = resources.files(__package__).joinpath("fleet.yaml")
+        folder = Path(tempfile.mkdtemp(prefix="longshore-demo-"))
+        with resources.as_file(fleet_file) as path, (folder / LOG).open("wb") as log:
+            logs.configure("json", "info", log)
+            status = await self._run(load(path, environ={}), folder)
+        if status == 0:
+            shutil.rmtree(folder)
+        else:
+            self._show.say(f"the workers' log is {folder / LOG}")
+        return status
 
     async def _run(self, settings: FleetSettings, folder: Path) -> int:
         os.environ["ORDERS_DATABASE"] = str(folder / "orders.sqlite")  # the handlers open it by that name
         self._show.say("starting the embedded AWS ...")
         async with EmbeddedAws() as aws, AwsClients(aws.access) as clients:
             changes = await apply(wanted_by(settings), clients)
-            self._show.say(f"{len(changes)} resources made: topic {TOPIC}, queues {', '.join(settings.queues)}, each with a dead-letter queue")  # fmt: skip
+            self._show.say(f"{len(changes)} resources made: {TOPIC} -> {', '.join(settings.queues)}")
             ledger = Ledger(os.environ["ORDERS_DATABASE"])
             ledger.stock_up(STOCK, counting=COUNTED_PRODUCT, counted_until=time.time() + STOCKTAKE_SECONDS)
             process = Process(settings, load_routers(settings), aws.access)
             books = Books(settings)
             fleet = asyncio.create_task(process.run(started=self._say_address), name="fleet")
             is_complete = await self._perform(process, clients, books, fleet)
-            process.supervisor.drain()
-            status = await fleet
+            status = await _drain(process, fleet, is_hasty=self._is_forever)
             if self._is_forever:
                 self._show.say("drained")
                 return status
@@ -138,6 +145,17 @@ class Demo:
         return 0
 
 
+async def _drain(process: Process, fleet: asyncio.Task[int], *, is_hasty: bool) -> int:
+    """Drain, unless Ctrl-C has begun it; who has pressed Ctrl-C does not want to wait for an invoice."""
+    if not process.supervisor.is_draining:
+        process.supervisor.drain()
+    if is_hasty:
+        await asyncio.wait({fleet}, timeout=HASTY_SECONDS)
+        if not fleet.done():
+            process.supervisor.drain()
+    return await fleet
+
+
 def _read(process: Process, books: Books) -> None:
     for name, snapshot in process.metrics.snapshot().items():
         account, verbs = books.accounts[name], process.metrics.queue(name)
@@ -162,7 +180,3 @@ async def _read_reasons(account: Account, clients: AwsClients, settings: FleetSe
 def _batches(source: Iterator[Event]) -> Iterator[Sequence[Event]]:
     while batch := list(islice(source, MAX_BATCH)):
         yield batch
-
-
-def _packaged(name: str):  # noqa: ANN202  # a context manager of importlib's
-    return resources.as_file(resources.files(__package__).joinpath(name))

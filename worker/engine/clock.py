@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 __all__ = ["Clock", "SystemClock", "Ticker"]
@@ -45,6 +46,8 @@ class Ticker:
         self._stalled_at = float("-inf")
         self.lag_seconds = 0.0
         """How late the last tick was."""
+        self.on_stall: list[Callable[[], None]] = []
+        """Called when we stood still: timers do not count a suspension, so whoever waits for a deadline looks at once."""
 
     async def run(self) -> None:
         """Tick until cancelled."""
@@ -67,4 +70,6 @@ class Ticker:
             self.lag_seconds = max(0.0, now - self._ticked_at - TICK_SECONDS)
             if self.lag_seconds > LATE_SECONDS:
                 self._stalled_at = now
+                for listener in self.on_stall:
+                    listener()
         self._ticked_at = now

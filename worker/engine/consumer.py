@@ -1,6 +1,7 @@
 """One queue's consumer: builds the stages, nests them in the order of their shutdown. The only file that wires them."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -15,9 +16,14 @@ from worker.engine.receiver import Receiver
 from worker.engine.settlement import Settlement
 from worker.engine.slots import Slots
 from worker.engine.survey import Survey
+from worker.engine.vitals import LoopPulse
 from worker.router import Router
+from worker.settings import QueueSettings
 
 __all__ = ["Consumer"]
+
+FULL_GRACE_SECONDS = 30.0
+"""How much longer than the longest handler a full queue may go without giving a slot back."""
 
 log = structlog.get_logger("consumer")
 
@@ -34,7 +40,7 @@ class Consumer:
         self.context = context
         settings = context.settings
         self.slots = Slots(settings.concurrency)
-        gate = Gate(context.source, context.clock)
+        self._gate = gate = Gate(context, self.slots)
         settlement = Settlement(context, gate)
         terms = LeaseTerms(
             timeout_seconds=settings.visibility_timeout_seconds,
@@ -45,10 +51,10 @@ class Consumer:
         self._keeper = Keeper(context, terms, gate)
         executor = Executor(context, router, state=state, cap=cap)
         self._dispatcher = Dispatcher(context, terms, executor, settlement, self._keeper)
-        self._receiver = Receiver(context, self.slots, gate, self._dispatcher.dispatch)
+        self._receiver = Receiver(context, self.slots, self._dispatcher.dispatch)
         self._survey = Survey(context)
         context.metrics.slots(settings.concurrency)
-        context.vitals.full_bound_seconds = (settings.handler_timeout_seconds or settings.max_lease_seconds) + 30
+        context.vitals.full_bound_seconds = _longest_run_seconds(settings, router) + FULL_GRACE_SECONDS
 
     @property
     def in_hand(self) -> int:
@@ -58,11 +64,15 @@ class Consumer:
     async def run(self) -> None:
         """Consume until `quiet`; return when the last message in hand is settled."""
         async with asyncio.TaskGroup() as background:
-            beats = background.create_task(guarded("lease", self.context, self._keeper.run), name=f"lease-{self.context.queue}")  # fmt: skip
-            survey = background.create_task(guarded("survey", self.context, self._survey.run), name=f"survey-{self.context.queue}")  # fmt: skip
+            beats = self._start(background, "lease", lambda _: self._keeper.run())
+            helpers = [
+                self._start(background, "gate", self._gate.run),
+                self._start(background, "survey", self._survey.run),
+            ]
             async with self._dispatcher:  # 2. leaves when the last message is settled
                 await self._receiver.run()  # 1. returns when the slots are closed
-            survey.cancel()
+            for helper in helpers:
+                helper.cancel()
             beats.cancel()  # 3. leases outlive the work they protect
 
     def quiet(self, drain_ends_at: float) -> None:
@@ -75,3 +85,13 @@ class Consumer:
         if given_up := self._receiver.give_up():
             log.warning("receives on the wire given up", queue=self.context.queue, count=given_up)
         await self._dispatcher.cut_short()
+
+    def _start(self, group: asyncio.TaskGroup, name: str, loop: Callable[[LoopPulse], Awaitable[None]]) -> "asyncio.Task[None]":  # fmt: skip
+        return group.create_task(guarded(name, self.context, loop), name=f"{name}-{self.context.queue}")
+
+
+def _longest_run_seconds(settings: QueueSettings, router: Router) -> float:
+    """Return how long a handler may hold its slot: its own time limit, else the queue's, and never longer than a lease."""
+    longest = float(settings.max_lease_seconds)
+    limits = [route.timeout_seconds or settings.handler_timeout_seconds or longest for route in router.routes]
+    return min(longest, max(limits, default=longest))

@@ -46,8 +46,8 @@ def fingerprint(reason: str, error: BaseException | None) -> str:
     """Return twelve hex digits that are the same for failures of the same kind at the same place in the code."""
     parts = [reason if error is None else type(error).__qualname__]
     if error is not None:
-        frames = traceback.extract_tb(error.__traceback__)
-        parts += [f"{PurePath(frame.filename).name}:{frame.name}" for frame in frames[-2:]]
+        codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]  # reads no source files
+        parts += [f"{PurePath(code.co_filename).name}:{code.co_name}" for code in codes[-2:]]
     return hashlib.sha256("|".join(parts).encode(errors="replace"), usedforsecurity=False).hexdigest()[:12]
 
 

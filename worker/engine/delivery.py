@@ -26,7 +26,7 @@ class Delivery:
     It knows the newest receive of its message, the lease and the slot that it holds, and how to interrupt its handler.
     """
 
-    __slots__ = ("_interrupts", "attempts", "cause", "event_type", "handler", "is_stuck", "lease", "on_interrupt", "received", "run", "slot", "successor")  # fmt: skip
+    __slots__ = ("attempts", "cause", "event_type", "handler", "is_stuck", "lease", "on_interrupt", "received", "run", "slot", "successor")  # fmt: skip
 
     def __init__(self, received: Received, slot: Slot, lease: HeldLease) -> None:
         self.received = received
@@ -46,7 +46,6 @@ class Delivery:
         self.is_stuck = False
         """The handler was interrupted long ago and has not ended."""
         self.on_interrupt: Callable[[Delivery], None] = _nobody
-        self._interrupts = 0
 
     @property
     def log_fields(self) -> dict[str, object]:
@@ -69,21 +68,12 @@ class Delivery:
             return
         self.cause = cause
         if self.run is not None:
-            self._interrupts += 1
             self.run.cancel()
             self.on_interrupt(self)
 
-    @property
-    def is_ours(self) -> bool:
-        """Whether all cancellations that the task was sent are ours."""
-        return self.run is not None and self.run.cancelling() <= self._interrupts
-
     def end(self) -> None:
-        """From here on nothing interrupts; cancellations of ours that the handler was sent are taken back."""
-        run, self.run = self.run, None
-        while run is not None and self._interrupts:
-            run.uncancel()
-            self._interrupts -= 1
+        """From here on nothing is interrupted."""
+        self.run = None
 
 
 def _nobody(_: Delivery) -> None:

@@ -1,6 +1,8 @@
 """The dispatcher: one task per message in hand, from its slot to its settlement."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Self
 
 import structlog
@@ -19,6 +21,10 @@ __all__ = ["Dispatcher"]
 
 END_OF_DRAIN_SECONDS = 1.5
 """How long cancelled handlers may take to end before their messages are given back without them."""
+GIVE_BACK_SECONDS = 1.0
+"""How long giving those back may take; what SQS has not taken by then comes back after its lease."""
+LAST_TURN_SECONDS = 0.1
+"""How long cancelled tasks may take to end; a handler that ignores its cancellation is left behind."""
 
 log = structlog.get_logger("dispatcher")
 
@@ -40,6 +46,7 @@ class Dispatcher:
         self._in_hand: dict[str, Delivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_leaving = False
+        self._is_cut_short = False
         self._may_leave = asyncio.Event()
 
     @property
@@ -52,17 +59,20 @@ class Dispatcher:
 
     async def __aexit__(self, *_: object) -> None:
         self._is_leaving = True
-        if self._in_hand:
-            await self._may_leave.wait()
+        try:
+            if self._in_hand:
+                await self._may_leave.wait()
+        finally:  # nothing is left to cancel unless we were cut short or cancelled
+            self._may_leave.set()
+            for task in self._tasks:
+                task.cancel()
+            await self._until_ended(LAST_TURN_SECONDS)
+            await self._settlement.close()
 
     def dispatch(self, received: Received, slot: Slot, since: float) -> None:
         """Take over a received message and its slot; its lease counts from `since`."""
         delivery = Delivery(received, slot, HeldLease(self._terms, received, since))
-        if delivery.lease.is_lost:
-            log.warning("not started: its lease was over when it arrived", message_id=received.id)
-            self._context.metrics.lease_lost()
-            slot.release()
-        elif (current := self._in_hand.get(received.id)) is not None:
+        if (current := self._in_hand.get(received.id)) is not None:
             self._context.metrics.duplicate()
             self._merge(current, delivery, since)
         else:
@@ -70,59 +80,90 @@ class Dispatcher:
 
     async def cut_short(self) -> None:
         """Cancel what still runs, give back what does not end, and let the context be left."""
-        for delivery in list(self._in_hand.values()):
-            delivery.interrupt(Cause.DRAIN)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=END_OF_DRAIN_SECONDS)
-        left = [delivery for delivery in self._in_hand.values() if delivery.run is not None]
-        if left:
-            ids = [delivery.received.id for delivery in left]
-            log.error("handlers still run at the end of the drain", queue=self._context.queue, message_ids=ids)
-            async with asyncio.timeout(1), asyncio.TaskGroup() as group:
-                for delivery in left:
-                    group.create_task(self._settle(delivery, Release()))
-        for task in self._tasks:
-            task.cancel()
-        self._may_leave.set()
+        self._is_cut_short = True
+        try:
+            for delivery in list(self._in_hand.values()):
+                delivery.interrupt(Cause.DRAIN)
+            await self._until_ended(END_OF_DRAIN_SECONDS)
+            left = [delivery for delivery in self._in_hand.values() if delivery.run is not None]
+            if left:
+                ids = [delivery.received.id for delivery in left]
+                log.error("handlers still run at the end of the drain", queue=self._context.queue, message_ids=ids)
+                await self._give_back([delivery.successor or delivery for delivery in left])
+        finally:
+            self._may_leave.set()
+
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Give back messages whose handlers still run; how those end does not count any more."""
+        releases = []
+        for delivery in deliveries:
+            self._keeper.let_go(delivery)
+            releases.append(
+                asyncio.create_task(self._settle(delivery, self._judge(delivery, Release())), name="message")
+            )
+        _, late = await asyncio.wait(releases, timeout=GIVE_BACK_SECONDS)
+        for release in late:
+            release.cancel()
+
+    async def _until_ended(self, seconds: float) -> None:
+        """Wait until no task is left, also of those that start meanwhile, but no longer than that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
 
     def _merge(self, current: Delivery, newer: Delivery, since: float) -> None:
-        """Let the newest receipt and lease count; start again only if the old run has lost its lease (R9)."""
-        if current.successor is not None:
-            current = current.successor
-        elif current.lease.is_lost:
-            current.successor = newer
-            self._keeper.hold(newer)
+        """Let the newest receipt and lease count, but start again if the old one is lost or being given back (R9)."""
+        last = current.successor or current
+        if not (last.lease.is_lost or last.lease.is_resting):
+            last.received = newer.received
+            last.lease.renew(newer.received, since)
+            newer.slot.release()
             return
-        current.received = newer.received
-        current.lease.renew(newer.received, since)
-        newer.slot.release()
+        if last is not current:
+            self._drop(last)
+        current.successor = newer
+        self._keeper.hold(newer)
+
+    def _drop(self, delivery: Delivery) -> None:
+        """Let go of a message that never started."""
+        self._keeper.let_go(delivery)
+        delivery.slot.release()
 
     def _launch(self, delivery: Delivery) -> None:
+        if delivery.lease.is_lost:
+            log.warning("not started: its lease is over", queue=self._context.queue, message_id=delivery.received.id)
+            self._context.metrics.lease_lost()
+            self._drop(delivery)
+            return
         self._in_hand[delivery.received.id] = delivery
         self._context.metrics.in_hand(len(self._in_hand))
         self._keeper.hold(delivery)
+        if self._is_cut_short:
+            delivery.interrupt(Cause.DRAIN)
         task = asyncio.create_task(self._run(delivery), name="message")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _run(self, delivery: Delivery) -> None:
         try:
-            if delivery.received.id in self._settlement.done:
-                self._context.metrics.duplicate()
-                fate: Fate = Ack("done before")
-            else:
-                happened = await self._executor.execute(delivery)
-                fate = self._context.rules.judge(
-                    happened,
-                    delivery.received,
-                    attempts=delivery.attempts,
-                    now_wall=self._context.clock.wall(),
-                )
-            await self._settle(delivery, fate)
+            fate = await self._decide(delivery)
+            if not delivery.lease.is_settled:  # else it was given back at the end of the drain
+                await self._settle(delivery, fate)
         except Exception:
             log.exception("a defect: the message comes back after its lease", **delivery.log_fields)
         finally:
             self._finish(delivery)
+
+    async def _decide(self, delivery: Delivery) -> Fate:
+        if delivery.received.id in self._settlement.done:
+            self._context.metrics.duplicate()
+            return Ack("done before")
+        return self._judge(delivery, await self._executor.execute(delivery))
+
+    def _judge(self, delivery: Delivery, happened: Fate) -> Fate:
+        now_wall = self._context.clock.wall()
+        return self._context.rules.judge(happened, delivery.received, attempts=delivery.attempts, now_wall=now_wall)
 
     async def _settle(self, delivery: Delivery, fate: Fate) -> None:
         _report(self._context.queue, delivery, fate)
@@ -134,9 +175,12 @@ class Dispatcher:
         delivery.slot.release()
         self._context.vitals.slot_freed_at = self._context.clock.now()
         self._context.metrics.in_hand(len(self._in_hand))
-        if delivery.successor is not None:
-            self._launch(delivery.successor)
-        elif self._is_leaving and not self._in_hand:
+        if (successor := delivery.successor) is not None:
+            if self._may_leave.is_set():
+                self._drop(successor)
+            else:
+                self._launch(successor)
+        if self._is_leaving and not self._in_hand:
             self._may_leave.set()
 
     def _count(self, fate: Fate) -> None:

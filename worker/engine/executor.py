@@ -1,9 +1,10 @@
 """The executor: one message to one outcome. Whatever a body or a handler does, it ends in a `Fate`, never in a crash."""
 
 import asyncio
+import math
 import random
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -16,12 +17,14 @@ from worker.engine.delivery import Cause, Delivery
 from worker.errors import InvalidPayloadError, PermanentError, TransientError
 from worker.message import Message
 from worker.outcome import Abandon, Ack, DeadLetter, Fate, Outcome, Release, Retry
-from worker.router import Route, Router
+from worker.router import ContractError, Route, Router
 
 __all__ = ["Executor"]
 
 STUCK_SECONDS = 10.0
 """How long a cancelled handler may take to end before it is reported as stuck."""
+STACK_PLACES = 5
+REASON_CHARACTERS = 500
 LATE_JITTER_SECONDS = 5.0
 """Spread of what a draining worker gives back, so that a draining fleet does not pass one message round."""
 
@@ -32,7 +35,8 @@ class Executor:
     """Runs messages of one queue: decode, resolve, call, classify.
 
     A handler may be interrupted for four causes: its time limit, its lease's cap, the end of the drain, a lost lease.
-    Our own cancellations are told from a handler's by `task.cancelling()`.
+    It runs in a task of its own: whoever else cancels that, the handler itself or a timer that it forgot, makes a
+    failed attempt and never hits the settlement. A cancellation of the message's task comes from outside the engine.
     """
 
     def __init__(
@@ -67,25 +71,34 @@ class Executor:
         return durations[int(len(durations) * 0.95)] if durations else 0.0
 
     async def _run(self, delivery: Delivery, route: Route, message: Message[Any]) -> Fate:
+        """Return how the handler ended; a cancellation from outside is passed on to it and raised once it has ended."""
+        task = asyncio.create_task(self._attempt(delivery, route, message), name=f"handler-{route.name}")
+        try:
+            fate = await task
+        except asyncio.CancelledError as error:
+            fate = _classify(error)
+        if (outer := asyncio.current_task()) is not None and outer.cancelling():
+            raise asyncio.CancelledError
+        return fate
+
+    async def _attempt(self, delivery: Delivery, route: Route, message: Message[Any]) -> Fate:
         context = self._context
         timeout = route.timeout_seconds or context.settings.handler_timeout_seconds
         started_at: float | None = None
-        happened: Fate = Abandon()
+        happened: Fate = Release()
         delivery.on_interrupt = self._watch
         try:
             if delivery.begin():
                 async with self._cap or nullcontext():
                     started_at = self._note_start(delivery, message)
-                    happened = await _limited(delivery, timeout, route.call(message))
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and not delivery.is_ours:
-                raise
+                    happened = _sound(await _limited(delivery, timeout, route.call(message)))
+        except BaseException as error:  # noqa: BLE001  # a handler may raise anything
             happened = _classify(error)
         finally:
             delivery.end()
             if started_at is not None:
                 self._note_end(delivery, route, context.clock.now() - started_at)
-        return happened if delivery.cause is None else _interrupted(delivery.cause)
+        return happened if delivery.cause is None else _interrupted(delivery.cause, has_run=started_at is not None)
 
     def _message(self, delivery: Delivery, decoded: Decoded, event: object) -> Message[Any]:
         received = delivery.received
@@ -156,8 +169,7 @@ class Executor:
         delivery.is_stuck = True
         vitals.stuck += 1
         self._context.metrics.stuck(vitals.stuck)
-        frames = [f"{frame.f_code.co_filename}:{frame.f_lineno}" for frame in run.get_stack(limit=5)]
-        log.error("a handler ignores its cancellation", queue=self._context.queue, stack=frames, **delivery.log_fields)
+        log.error("a handler ignores its cancellation", queue=self._context.queue, stack=_stack(run), **delivery.log_fields)  # fmt: skip
         if vitals.stuck * 2 >= self._context.settings.concurrency:
             vitals.fatal(f"{vitals.stuck} of {self._context.settings.concurrency} slots of queue {self._context.queue} hold handlers that ignore their cancellation")  # fmt: skip
 
@@ -172,45 +184,86 @@ async def _limited(delivery: Delivery, timeout_seconds: float | None, call: Awai
         timer.cancel()
 
 
-def _interrupted(cause: Cause) -> Fate:
+def _interrupted(cause: Cause, *, has_run: bool) -> Fate:
     match cause:
         case Cause.TIMEOUT:
             return Retry(reason="the handler ran into its time limit")
         case Cause.LEASE_CAP:
-            return Retry(reason="the handler ran into max_lease_seconds")
+            return Retry(reason="the handler ran into max_lease_seconds") if has_run else Release()
         case Cause.DRAIN:
             return Release()
         case Cause.LEASE_LOST:
             return Abandon()
 
 
+def _sound(outcome: Outcome) -> Outcome:
+    """Return the outcome if its fields can be settled; raise `ContractError`, which names the one that cannot."""
+    if not isinstance(outcome.reason, str):
+        raise ContractError(f"the outcome's reason is a {type(outcome.reason).__name__}; allowed is a string")
+    if isinstance(outcome, Retry) and not _is_delay(outcome.after):
+        raise ContractError("the outcome's delay is not allowed; write seconds from 0 up, or None")
+    return outcome
+
+
+def _is_delay(value: object) -> bool:
+    return value is None or (isinstance(value, (int, float)) and 0 <= value < math.inf)
+
+
 def _classify(error: BaseException) -> Outcome:
-    """Return the outcome that an exception stands for; a group is permanent only if all of its members are."""
-    if isinstance(error, BaseExceptionGroup):
-        _, others = error.split(PermanentError)
-        leaves = list(_leaves(error))
-        if others is None:
-            return DeadLetter(str(leaves[0]), leaves[0])
-        delays = [leaf.retry_after for leaf in leaves if isinstance(leaf, TransientError) and leaf.retry_after]
-        return Retry(after=max(delays, default=None), reason=_describe(leaves[0]), error=error)
+    """Return the outcome that an exception stands for, whatever the exception does when it is looked at."""
+    try:
+        return _sound(_outcome_of(error))
+    except Exception:  # noqa: BLE001  # a stranger's __str__ or fields may raise
+        return Retry(reason=type(error).__name__)
+
+
+def _outcome_of(error: BaseException) -> Outcome:
     match error:
+        case BaseExceptionGroup():
+            return _outcome_of_group(error)
         case PermanentError():
-            return DeadLetter(
-                error.reason or type(error).__name__, None if isinstance(error, InvalidPayloadError) else error
-            )
+            # An invalid payload is told by its reason; its traceback is ours and says nothing.
+            return DeadLetter(_reason(error), None if isinstance(error, InvalidPayloadError) else error)
         case TransientError():
-            return Retry(after=error.retry_after, reason=error.reason or type(error).__name__, error=error)
+            return Retry(after=_retry_after(error), reason=_reason(error), error=error)
         case _:
-            return Retry(reason=_describe(error), error=error)
+            return Retry(reason=f"{type(error).__name__}: {error}"[:REASON_CHARACTERS], error=error)
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    return [
-        leaf
-        for member in group.exceptions
-        for leaf in (_leaves(member) if isinstance(member, BaseExceptionGroup) else [member])
-    ]
+def _outcome_of_group(group: BaseExceptionGroup[BaseException]) -> Outcome:
+    """Return `DeadLetter` only if all members are permanent, else a retry after the longest delay that one asks for."""
+    leaves = list(_leaves(group))
+    first = _outcome_of(leaves[0])
+    if all(isinstance(leaf, PermanentError) for leaf in leaves):
+        return first
+    delays = [_retry_after(leaf) for leaf in leaves if isinstance(leaf, TransientError)]
+    longest = max((delay for delay in delays if delay is not None), default=None)
+    return Retry(after=longest, reason=first.reason, error=group)
 
 
-def _describe(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for member in group.exceptions:
+        if isinstance(member, BaseExceptionGroup):
+            yield from _leaves(member)
+        else:
+            yield member
+
+
+def _reason(error: PermanentError | TransientError) -> str:
+    """Return what the error says; a subclass need not have called `super().__init__`."""
+    return str(getattr(error, "reason", "") or type(error).__name__)
+
+
+def _retry_after(error: TransientError) -> float | None:
+    delay: float | None = getattr(error, "retry_after", None)
+    return delay if _is_delay(delay) else None
+
+
+def _stack(task: asyncio.Task[object]) -> list[str]:
+    """Return the places where the task waits, the innermost last."""
+    places: list[str] = []
+    awaited: Any = task.get_coro()
+    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+        places.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        awaited = awaited.cr_await
+    return places[-STACK_PLACES:]

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
 
 import structlog
 
@@ -11,10 +10,12 @@ from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
 from worker.engine.gate import Gate
 from worker.engine.lease import HeldLease, LeaseTerms
-from worker.errors import EntryError, Fault, SourceError
-from worker.source import MAX_BATCH
+from worker.errors import EntryError, Fault
 
 __all__ = ["Keeper"]
+
+SHORTEST_PAUSE_SECONDS = 0.1
+"""Between the last beats of a lease that SQS does not extend."""
 
 log = structlog.get_logger("lease")
 
@@ -23,10 +24,11 @@ class Keeper:
     """Holds every lease of one queue.
 
     1. `hold` and `let_go` are the way into and out of the table.
-    2. `run` extends what has a third of its timeout behind it, ten at a time, the most urgent first.
+    2. `run` extends what has a third of its timeout behind it, the most urgent first; what is due together shares calls.
     3. A lease whose deadline has passed, or that SQS calls lost, interrupts its handler; so does the lease's cap.
 
-    Timers only wake the keeper: the deadlines in the table decide.
+    Timers only wake the keeper: the deadlines in the table decide. A timer sleeps while the machine is suspended, so
+    the ticker wakes it too.
     """
 
     def __init__(self, context: QueueContext, terms: LeaseTerms, gate: Gate) -> None:
@@ -47,6 +49,7 @@ class Keeper:
     def hold(self, delivery: Delivery) -> None:
         """Keep the delivery's message hidden from others until it is let go."""
         lease = delivery.lease
+        lease.on_beat_end = self._wake.set
         self._table[lease] = delivery
         if lease.beat_at < self._wakes_at:
             self._wake.set()
@@ -58,12 +61,15 @@ class Keeper:
 
     async def run(self) -> None:
         """Beat until cancelled; beats on the wire are then given up."""
+        on_stall = self._context.ticker.on_stall
+        on_stall.append(self._wake.set)
         try:
             while True:
                 self._wake.clear()
                 self._wakes_at = self._turn()
                 await self._sleep_until(self._wakes_at)
         finally:
+            on_stall.remove(self._wake.set)
             for beat in self._beats:
                 beat.cancel()
 
@@ -78,21 +84,22 @@ class Keeper:
             if lease.is_lost:
                 self._surrender(lease, delivery, "the deadline passed")
                 continue
-            if not lease.is_capped and now >= lease.cap_at:
-                lease.is_capped = True
-                delivery.interrupt(Cause.LEASE_CAP)
-            if lease.wants_beats:
-                next_at = min(next_at, lease.cap_at)
-                if lease.beat is not None:
-                    pass
-                elif now + self._slack_seconds >= lease.beat_at:
+            next_at = min(next_at, lease.deadline)
+            if not lease.is_capped:
+                if now < lease.cap_at:
+                    next_at = min(next_at, lease.cap_at)
+                else:
+                    lease.is_capped = True
+                    delivery.interrupt(Cause.LEASE_CAP)
+            if lease.wants_beats and lease.beat is None:
+                # What failed waits its time; what is merely due soon comes along.
+                if now >= lease.beat_at - (0 if lease.beat_failures else self._slack_seconds):
                     due.append(lease)
                 else:
                     next_at = min(next_at, lease.beat_at)
-            next_at = min(next_at, lease.deadline)
         due.sort(key=lambda lease: lease.deadline)
-        for start in range(0, len(due), MAX_BATCH):
-            self._send(due[start : start + MAX_BATCH])
+        for lease in due:
+            self._send(lease)
         return next_at
 
     async def _sleep_until(self, moment: float) -> None:
@@ -105,31 +112,21 @@ class Keeper:
         except TimeoutError:
             pass
 
-    def _send(self, leases: Sequence[HeldLease]) -> None:
-        for lease in leases:
-            lease.beat = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._extend(leases), name=f"beat-{self._context.queue}")
+    def _send(self, lease: HeldLease) -> None:
+        lease.beat = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._extend(lease), name=f"beat-{self._context.queue}")
         self._beats.add(task)
         task.add_done_callback(self._beats.discard)
 
-    async def _extend(self, leases: Sequence[HeldLease]) -> None:
-        sent = self._clock.now()
-        changes = [
-            (lease.receipt, min(self._terms.timeout_seconds, lease.longest_extension_seconds())) for lease in leases
-        ]
+    async def _extend(self, lease: HeldLease) -> None:
+        sent, receipt, seconds = self._clock.now(), lease.receipt, lease.beat_seconds
         try:
-            errors = await self._context.source.extend(changes)
-        except SourceError as error:
-            errors = [EntryError(error.fault, error.code, error.detail)] * len(leases)
+            error = await self._terms.change(receipt, seconds)
         finally:
-            for lease in leases:
-                lease.end_beat()
-        for (lease, (receipt, seconds)), error in zip(zip(leases, changes, strict=True), errors, strict=True):
-            if lease.receipt == receipt:  # else a newer receive has replaced it meanwhile
-                self._note(lease, sent, seconds, error)
-        failed = sum(error is not None for error in errors)
-        self._context.metrics.beats(len(errors) - failed, failed)
-        self._wake.set()
+            lease.end_beat()
+        self._context.metrics.beats(int(error is None), int(error is not None))
+        if lease.receipt == receipt:  # else a newer receive has replaced it meanwhile
+            self._note(lease, sent, seconds, error)
 
     def _note(self, lease: HeldLease, sent: float, seconds: int, error: EntryError | None) -> None:
         if error is None:
@@ -146,13 +143,14 @@ class Keeper:
                 self._surrender(lease, delivery, error.code)
             return
         lease.beat_failures += 1
-        lease.beat_at = (
-            self._clock.now()
-            + self._slack_seconds
-            + full_jitter(
-                lease.beat_failures, base_seconds=self._slack_seconds / 4, cap_seconds=self._terms.timeout_seconds / 6
-            )
+        lease.beat_at = self._clock.now() + self._pause_seconds(lease)
+
+    def _pause_seconds(self, lease: HeldLease) -> float:
+        """How long a failed beat waits: longer each time, and always so that another one fits before the deadline."""
+        jitter = full_jitter(
+            lease.beat_failures, base_seconds=self._slack_seconds / 4, cap_seconds=self._terms.timeout_seconds / 6
         )
+        return max(SHORTEST_PAUSE_SECONDS, min(self._slack_seconds + jitter, lease.remaining_seconds / 2))
 
     def _surrender(self, lease: HeldLease, delivery: Delivery, why: str) -> None:
         if lease.is_surrendered:

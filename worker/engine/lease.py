@@ -16,6 +16,10 @@ __all__ = ["HeldLease", "LeaseTerms"]
 
 SQS_LIMIT_SECONDS = 43_200
 """SQS keeps a message hidden for at most twelve hours from its receive, extensions included (SQS quotas)."""
+SETTLING_SECONDS = 60
+"""Kept of the twelve hours between the latest cap of a lease and its end."""
+ANSWERING_SECONDS = 15
+"""Kept of the twelve hours because SQS counts them from before its answer was read."""
 
 Change = Callable[[str, int], Awaitable[EntryError | None]]
 """Change the visibility of one receipt's message."""
@@ -46,7 +50,7 @@ class LeaseTerms:
 class HeldLease:
     """The lease of one receive of one message; handlers know it as `message.lease`."""
 
-    __slots__ = ("_terms", "beat", "beat_at", "beat_failures", "cap_at", "deadline", "is_capped", "is_resting", "is_settled", "is_surrendered", "receipt", "received_at")  # fmt: skip
+    __slots__ = ("_terms", "beat", "beat_at", "beat_failures", "cap_at", "deadline", "is_capped", "is_resting", "is_settled", "is_surrendered", "limit_at", "on_beat_end", "receipt")  # fmt: skip
 
     def __init__(self, terms: LeaseTerms, received: Received, since: float) -> None:
         self._terms = terms
@@ -61,13 +65,14 @@ class HeldLease:
         self.beat: asyncio.Future[None] | None = None
         """The beat that is on the wire."""
         self.beat_failures = 0
+        self.on_beat_end: Callable[[], None] = _nobody
         self.renew(received, since)
 
     def renew(self, received: Received, since: float) -> None:
         """Hold a newer receive of the same message instead (R9)."""
         self.receipt = received.receipt
-        self.received_at = since
-        self.cap_at = since + min(self._terms.max_seconds, SQS_LIMIT_SECONDS - 60)
+        self.cap_at = since + min(self._terms.max_seconds, SQS_LIMIT_SECONDS - SETTLING_SECONDS)
+        self.limit_at = since + SQS_LIMIT_SECONDS - ANSWERING_SECONDS
         self.deadline = -math.inf
         self.push_back(since, self._terms.timeout_seconds)
 
@@ -82,18 +87,18 @@ class HeldLease:
         return 0.0 if self.is_surrendered else max(0.0, self.deadline - self._terms.clock.now())
 
     @property
-    def elapsed_seconds(self) -> float:
-        """Seconds since the receive, from which SQS counts its twelve hours."""
-        return self._terms.clock.now() - self.received_at
-
-    @property
     def wants_beats(self) -> bool:
         """Whether the table extends it by itself."""
-        return not (self.is_resting or self.is_capped or self.is_surrendered or self.is_settled)
+        return not (self.is_resting or self.is_capped or self.is_surrendered or self.is_settled or self._is_at_limit)
+
+    @property
+    def beat_seconds(self) -> int:
+        """What a beat asks for: the visibility timeout, or what is left of the twelve hours."""
+        return min(self._terms.timeout_seconds, self.longest_extension_seconds())
 
     def longest_extension_seconds(self) -> int:
         """Seconds that SQS would still grant from now on."""
-        return max(0, math.floor(SQS_LIMIT_SECONDS - 5 - self.elapsed_seconds))
+        return max(0, math.floor(self.limit_at - self._terms.clock.now()))
 
     def push_back(self, sent: float, seconds: float) -> None:
         """Move the deadline to `seconds` after a successful call was *sent*; it never moves forward in time.
@@ -113,28 +118,44 @@ class HeldLease:
     async def extend(self, seconds: float) -> None:
         """Hide the message for at least `seconds` from now, up to the queue's `max_lease_seconds`.
 
-        Automatic beats never shorten it. Raises `SourceError` when SQS refuses or the lease is lost.
+        Automatic beats never shorten it. Raises `SourceError` when SQS refuses or the message is no longer held.
         """
-        if self.beat is not None:
-            await asyncio.wait({self.beat}, timeout=self._terms.beat_patience_seconds)
-        if self.is_lost:
-            raise SourceError(Fault.LOST, "LeaseLost", "the message may be someone else's by now")
-        sent = self._terms.clock.now()
-        wanted = math.ceil(min(seconds, self.cap_at - sent))
-        if wanted <= self.deadline - sent:
-            return
-        self.beat = asyncio.get_running_loop().create_future()  # the table sends no beat of its own meanwhile
-        try:
-            error = await self._terms.change(self.receipt, wanted)
-        finally:
-            self.end_beat()
+        while True:
+            while self.beat is not None:  # it would shorten the extension if it arrived later
+                await asyncio.wait({self.beat})
+            self._refuse_unless_held()
+            sent, receipt = self._terms.clock.now(), self.receipt
+            wanted = math.ceil(min(seconds, self.cap_at - sent))
+            if wanted <= self.deadline - sent:
+                return
+            self.beat = asyncio.get_running_loop().create_future()  # the table sends no beat of its own meanwhile
+            try:
+                error = await self._terms.change(receipt, wanted)
+            finally:
+                self.end_beat()
+            if receipt == self.receipt:  # else a newer receive has replaced it meanwhile
+                break
         if error is not None:
             raise SourceError(error.fault, error.code, error.detail)
-        if not self.is_lost:  # an answer that comes after the deadline proves nothing
-            self.push_back(sent, wanted)
+        self._refuse_unless_held()  # an answer that comes after the deadline proves nothing
+        self.push_back(sent, wanted)
 
     def end_beat(self) -> None:
         """Wake whoever waits for the beat on the wire."""
         beat, self.beat = self.beat, None
         if beat is not None and not beat.done():
             beat.set_result(None)
+        self.on_beat_end()
+
+    @property
+    def _is_at_limit(self) -> bool:
+        """Whether SQS grants no later deadline; extensions are whole seconds."""
+        return self.deadline > self.limit_at - 1 - self._terms.margin_seconds
+
+    def _refuse_unless_held(self) -> None:
+        if self.is_lost or self.is_resting or self.is_settled:
+            raise SourceError(Fault.LOST, "LeaseLost", "the message is no longer held and may be someone else's by now")
+
+
+def _nobody() -> None:
+    pass

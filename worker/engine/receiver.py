@@ -8,7 +8,6 @@ import structlog
 
 from worker.engine.backoff import full_jitter
 from worker.engine.context import QueueContext
-from worker.engine.gate import Gate
 from worker.engine.guarded import guarded
 from worker.engine.slots import Reservation, Slot, Slots
 from worker.engine.vitals import LoopPulse
@@ -25,8 +24,8 @@ BACKOFF_CAP_SECONDS = 20.0
 """Under the thirty seconds within which consumption resumes after an outage."""
 SETUP_PAUSE_SECONDS = 1.0
 """At least this long between calls that fail for what a person must mend."""
-CALL_GRACE_SECONDS = 20.0
-"""A source ends every call by its own deadline, `wait + 10` for a receive; later than this its loop is stuck."""
+CALL_GRACE_SECONDS = 30.0
+"""A source ends a receive by its own deadline, `wait + 10`, and may have to look up the queue first; later is stuck."""
 QUIETLY_FAILING = 3
 """Passing faults in a row before the queue counts as not ready."""
 
@@ -47,18 +46,20 @@ class Receiver:
     """Receives for one queue.
 
     1. Room is reserved before every receive and what is not used goes back.
-    2. One loop polls an idle queue; a backlog opens more while there is room, an empty answer closes them.
+    2. One loop polls an idle queue; a backlog opens more while there is room, an empty answer or an error closes them.
     3. An error never ends the last loop: it waits with jitter, up to twenty seconds, and says so once.
     4. A receive on the wire is never cancelled by `stop`; only `give_up` does that.
     """
 
-    def __init__(self, context: QueueContext, slots: Slots, gate: Gate, dispatch: Dispatch) -> None:
+    def __init__(self, context: QueueContext, slots: Slots, dispatch: Dispatch) -> None:
         self._context = context
         self._slots = slots
-        self._gate = gate
         self._dispatch = dispatch
         self._stopping = asyncio.Event()
         self._loops: set[asyncio.Task[None]] = set()
+        """The loops that go on; one that has decided to close is not among them."""
+        self._opened = 0
+        self._on_wire = 0
         self._failures = 0
         self._state = LoggedState(log.bind(queue=context.queue), "receive", clock=context.clock.now)
         # SQS keeps the order of a group only while one message of it is out, so FIFO asks for one at a time.
@@ -77,43 +78,49 @@ class Receiver:
 
     def give_up(self) -> int:
         """Cancel the receives on the wire and return their number: SQS may still hand them messages."""
+        given_up = self._on_wire
         for loop in self._loops:
             loop.cancel()
+        for _ in range(given_up):
             self._context.metrics.receive_given_up()
-        return len(self._loops)
+        return given_up
+
+    def _open_loop(self) -> None:
+        self._opened += 1
+        name = f"receive-{self._context.queue}-{self._opened}"
+        loop = asyncio.create_task(guarded("receive", self._context, self._loop), name=name)
+        self._loops.add(loop)
+        loop.add_done_callback(self._close_loop)
+        self._context.metrics.receive_loops(len(self._loops))
+
+    def _close_loop(self, loop: "asyncio.Task[None] | None") -> None:
+        if loop in self._loops:
+            self._loops.remove(loop)
+            self._context.metrics.receive_loops(len(self._loops))
+
+    def _closes_as_spare(self) -> bool:
+        """Close the calling loop at once if another one goes on: two that decide in the same moment must not both end."""
+        if len(self._loops) <= 1:
+            return False
+        self._close_loop(asyncio.current_task())
+        return True
 
     def _may_open_loop(self) -> bool:
         limit = max_loops(self._context.settings.concurrency)
         return bool(self._slots.free) and len(self._loops) < limit and not self._stopping.is_set()
 
-    def _open_loop(self) -> None:
-        name = f"receive-{self._context.queue}-{len(self._loops) + 1}"
-        pulse = LoopPulse(name)
-        self._context.vitals.pulses.append(pulse)
-        task = asyncio.create_task(guarded("receive", self._context, lambda: self._loop(pulse)), name=name)
-        self._loops.add(task)
-        task.add_done_callback(lambda task: self._close_loop(task, pulse))
-        self._context.metrics.receive_loops(len(self._loops))
-
-    def _close_loop(self, task: asyncio.Task[None], pulse: LoopPulse) -> None:
-        self._loops.discard(task)
-        self._context.vitals.pulses.remove(pulse)
-        self._context.metrics.receive_loops(len(self._loops))
-
     async def _loop(self, pulse: LoopPulse) -> None:
         while not self._stopping.is_set():
-            if self._gate.is_closed:
-                await self._wait_for_gate(pulse)
-            self._stamp(pulse, "waiting for room", 0, is_waiting_for_room=True)
+            pulse.wait_for_room()
             with await self._slots.reserve(self._limit) as room:
                 if not room:
                     return
                 count, seconds = await self._receive(room, pulse)
+            if not count and self._closes_as_spare():
+                return
             if count is None:
                 await self._back_off(pulse)
-            if not count and len(self._loops) > 1:
-                return
-            if count and seconds < QUICK_SECONDS and self._may_open_loop():
+            elif count and seconds < QUICK_SECONDS and self._may_open_loop():
                 self._open_loop()
 
     async def _receive(self, room: Reservation, pulse: LoopPulse) -> tuple[int | None, float]:
@@ -138,37 +145,45 @@ class Receiver:
         return len(batch), read - sent
 
     async def _call(self, limit: int, pulse: LoopPulse) -> list[Received]:
-        """Ask SQS; on a FIFO queue ask again, with the same attempt id and room, while the answer was lost (R8)."""
+        """Ask SQS; on a FIFO queue ask the same again, with the room still reserved, while the answer was lost (R8)."""
         settings = self._context.settings
-        attempt_id = str(uuid.uuid4()) if settings.is_fifo else None
+        request = ReceiveRequest(
+            limit=limit,
+            wait_seconds=0 if self._failures else settings.wait_time_seconds,
+            visibility_timeout_seconds=settings.visibility_timeout_seconds,
+            attempt_id=str(uuid.uuid4()) if settings.is_fifo else None,
+        )
         failures = 0
         while True:
-            request = ReceiveRequest(
-                limit=limit,
-                wait_seconds=0 if self._failures else settings.wait_time_seconds,
-                visibility_timeout_seconds=settings.visibility_timeout_seconds,
-                attempt_id=attempt_id,
-            )
-            self._stamp(pulse, "waiting for SQS", request.wait_seconds + CALL_GRACE_SECONDS)
+            pulse.expect("waiting for SQS", request.wait_seconds + CALL_GRACE_SECONDS)
             try:
-                return await self._context.source.receive(request)
+                return await self._ask(request)
             except SourceError as error:
                 failures += 1
+                self._context.metrics.receive_error(error.fault)
                 is_unknown = error.fault in {Fault.TIMEOUT, Fault.UNAVAILABLE}
-                if attempt_id is None or not is_unknown or failures > QUIETLY_FAILING or self._stopping.is_set():
+                if request.attempt_id is None or not is_unknown or failures > QUIETLY_FAILING:
                     raise
-            await self._pause(full_jitter(failures, base_seconds=0.5, cap_seconds=2))
+                await self._pause(full_jitter(failures, base_seconds=0.5, cap_seconds=2))
+                if self._stopping.is_set():
+                    raise
+
+    async def _ask(self, request: ReceiveRequest) -> list[Received]:
+        self._on_wire += 1
+        try:
+            return await self._context.source.receive(request)
+        finally:
+            self._on_wire -= 1
 
     def _succeeded(self) -> None:
+        self._failures = 0
+        self._state.recovered()
         self._context.vitals.is_reached = True
-        if self._failures:
-            self._failures = 0
-            self._context.vitals.solved("receive")
-            self._state.recovered()
+        self._context.vitals.solved("receive")
 
     def _failed(self, error: SourceError) -> None:
-        self._failures += 1
-        self._context.metrics.receive_error(error.fault)
+        if len(self._loops) == 1:  # many that fail in one outage are one failure; all but the last loop close
+            self._failures += 1
         self._state.failed(error.fault, str(error))
         if not error.fault.may_pass or self._failures >= QUIETLY_FAILING:
             self._context.vitals.trouble("receive", self._sentence(error))
@@ -186,16 +201,8 @@ class Receiver:
         delay = full_jitter(self._failures, base_seconds=1, cap_seconds=BACKOFF_CAP_SECONDS)
         if self._context.vitals.problems.get("receive"):
             delay = max(delay, SETUP_PAUSE_SECONDS)
-        self._stamp(pulse, "backing off", delay + CALL_GRACE_SECONDS)
+        pulse.expect("backing off", delay + CALL_GRACE_SECONDS)
         await self._pause(delay)
-
-    async def _wait_for_gate(self, pulse: LoopPulse) -> None:
-        self._stamp(pulse, "paused: settlement does not work", float("inf"))
-        self._context.vitals.trouble("settlement", self._gate.problem or "settlement fails")
-        self._context.metrics.settlement_blocked(True)
-        await self._gate.wait_until_open(self._stopping)
-        self._context.vitals.solved("settlement")
-        self._context.metrics.settlement_blocked(False)
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -203,11 +210,3 @@ class Receiver:
                 await self._stopping.wait()
         except TimeoutError:
             pass
-
-    def _stamp(self, pulse: LoopPulse, doing: str, seconds: float, *, is_waiting_for_room: bool = False) -> None:
-        now = self._context.clock.now()
-        pulse.doing = doing
-        pulse.due_at = now + seconds
-        pulse.is_waiting_for_room = is_waiting_for_room
-        if is_waiting_for_room:
-            pulse.due_at = now + self._context.vitals.full_bound_seconds

@@ -22,6 +22,12 @@ from worker.source import Copy
 
 __all__ = ["Settlement"]
 
+MIN_PAUSE_SECONDS = 0.05
+REFUSED = frozenset({Fault.LOST, Fault.INVALID})
+"""What SQS says of a receipt that it will never take."""
+NEVER_COPIED = frozenset(fault for fault in Fault if not fault.may_pass)
+"""What the dead-letter queue says that waiting within one lease does not heal."""
+
 log = structlog.get_logger("settlement")
 
 Attempt = Callable[[], Awaitable[EntryError | None]]
@@ -65,73 +71,93 @@ class Settlement:
             case _:
                 assert_never(fate)
 
+    async def close(self) -> None:
+        """Give up the calls on the wire: nobody waits for them any more."""
+        await self._deletes.close()
+        await self._changes.close()
+
     async def _delete(self, delivery: Delivery) -> None:
-        """Delete with the newest receipt; a finished message is deleted even when its lease has just ended."""
-        lease = delivery.lease
-        while True:
-            receipt = lease.receipt
-            is_deleted = await self._insist(delivery, partial(self._deletes.submit, receipt))
-            if lease.receipt == receipt:
-                break  # else the message was received again meanwhile: its newest receipt counts
-        if is_deleted and not lease.is_lost:
+        """Delete, even when the lease has just ended: the work is done, and on AWS it does no harm."""
+        is_deleted = await self._insist(delivery, partial(self._try_delete, delivery), hopeless=REFUSED)
+        if is_deleted and not delivery.lease.is_lost:
             self.done.forget(delivery.received.id)
         else:
             self.done.remember(delivery.received.id)
+
+    async def _try_delete(self, delivery: Delivery) -> EntryError | None:
+        """Delete with the newest receipt; once more if the message was received again meanwhile."""
+        while True:
+            receipt = delivery.lease.receipt
+            error = self._note(delivery, await self._deletes.submit(receipt))
+            if delivery.lease.receipt == receipt:
+                return error
 
     async def _give_back(self, delivery: Delivery, delay_seconds: float) -> bool:
         """Make the message visible after the delay; false if its lease ended first, so that it comes back anyway."""
         lease = delivery.lease
         await lease.rest()
-        if lease.is_lost:
+        if lease.is_lost or delivery.successor is not None:
             return False
-        seconds = min(math.ceil(delay_seconds), lease.longest_extension_seconds())
-        return await self._insist(delivery, partial(self.change, lease.receipt, seconds))
+        return await self._insist(delivery, partial(self._try_change, delivery, delay_seconds), hopeless=REFUSED)
+
+    async def _try_change(self, delivery: Delivery, delay_seconds: float) -> EntryError | None:
+        lease = delivery.lease
+        seconds = math.ceil(min(delay_seconds, lease.longest_extension_seconds()))
+        return self._note(delivery, await self.change(lease.receipt, seconds))
 
     async def _dead_letter(self, delivery: Delivery, fate: DeadLetter, rules: Rules) -> Fate:
         if delivery.lease.is_lost:
             return Abandon()
         now_wall = self._context.clock.wall()
-        if rules.can_dead_letter:
+        if not rules.can_dead_letter:
+            log.error("failed for good, but there is no dead-letter queue", reason=fate.reason, **delivery.log_fields)
+        else:
             copy = compose(delivery, fate, queue=self._context.queue, is_fifo=rules.settings.is_fifo, now_wall=now_wall)
-            if await self._insist(delivery, partial(self._send, copy), is_copy=True):
-                self._context.vitals.solved("dead_letter")
+            if await self._insist(delivery, partial(self._try_copy, copy), hopeless=NEVER_COPIED):
                 self.done.remember(delivery.received.id)
                 await self._delete(delivery)
                 return fate
-        else:
-            log.error("failed for good, but there is no dead-letter queue", reason=fate.reason, **delivery.log_fields)
         delay = rules.longest_delay_seconds(delivery.received, now_wall)
         return Retry(after=delay, reason=fate.reason) if await self._give_back(delivery, delay) else Abandon()
 
-    async def _send(self, copy: Copy) -> EntryError | None:
+    async def _try_copy(self, copy: Copy) -> EntryError | None:
         try:
             await self._context.source.dead_letter(copy)
         except SourceError as error:
-            if not error.fault.may_pass:
-                self._context.vitals.trouble("dead_letter", f"the dead-letter queue refuses copies ({error})")
-                log.exception("dead letter refused: the message stays in its queue", queue=self._context.queue)
-            return EntryError(error.fault, error.code, error.detail)
-        return None
+            refusal = EntryError(error.fault, error.code, error.detail)
+        except Exception as error:  # a defect of a source, or of what it was given: waiting does not heal it
+            log.exception("a source raised what it must not raise", call="dead_letter")
+            refusal = EntryError(Fault.INVALID, type(error).__name__)
+        else:
+            self._context.vitals.solved("dead_letter")
+            return None
+        if refusal.fault in NEVER_COPIED:
+            why = f"{refusal.code}: {refusal.detail}" if refusal.detail else refusal.code
+            self._context.vitals.trouble("dead_letter", f"the dead-letter queue refuses copies ({why})")
+            log.error("dead letter refused: the message stays in its queue", queue=self._context.queue, why=why)
+        return refusal
 
-    async def _insist(self, delivery: Delivery, attempt: Attempt, *, is_copy: bool = False) -> bool:
-        """Repeat a call until it succeeds, can never succeed, or the lease has ended. Tried once in any case."""
+    async def _insist(self, delivery: Delivery, attempt: Attempt, *, hopeless: frozenset[Fault]) -> bool:
+        """Repeat a call until it succeeds, is hopeless, or the lease has ended. Tried once in any case."""
+        lease = delivery.lease
         failures = 0
-        while True:
-            error = await attempt()
-            if error is None:
-                self._gate.answered()
-                return True
-            if is_copy:
-                if not error.fault.may_pass:
-                    return False
-            else:
-                self._gate.failed(error.fault, error.code)
-                if error.fault in {Fault.LOST, Fault.INVALID}:
-                    log.warning("not settled: SQS refuses the receipt", code=error.code, **delivery.log_fields)
-                    return False
+        while (error := await attempt()) is not None:
+            if error.fault in hopeless:
+                return False
             failures += 1
             pause = full_jitter(failures, base_seconds=0.1, cap_seconds=5)
-            if delivery.lease.is_lost or pause >= delivery.lease.remaining_seconds:
+            await asyncio.sleep(max(MIN_PAUSE_SECONDS, min(pause, lease.remaining_seconds / 2)))
+            if lease.is_lost or delivery.successor is not None:  # a newer receive takes over
                 log.warning("not settled before its lease ended", code=error.code, **delivery.log_fields)
                 return False
-            await asyncio.sleep(pause)
+        return True
+
+    def _note(self, delivery: Delivery, error: EntryError | None) -> EntryError | None:
+        """Tell the gate how a delete or a visibility change went."""
+        if error is None:
+            self._gate.answered()
+            return None
+        self._gate.failed(error.fault, error.code)
+        if error.fault in REFUSED:
+            log.warning("not settled: SQS refuses the receipt", code=error.code, **delivery.log_fields)
+        return error

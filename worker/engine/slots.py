@@ -1,13 +1,15 @@
 """Bounded room: nothing is received that has no slot to run in."""
 
 import asyncio
-from collections import deque
+from itertools import islice, takewhile
 from typing import Self
 
 __all__ = ["Reservation", "Slot", "Slots"]
 
 LINGER_SECONDS = 0.05
 """How long a receive waits for more slots when they free one by one: ten messages in one call cost less than in ten."""
+SOON_SECONDS = 0.5
+"""A slot that is held for longer than this is not waited for: a slow handler costs its own slot and nothing else."""
 
 
 class Slots:
@@ -16,21 +18,29 @@ class Slots:
     1. `reserve` waits for room before a receive; what the receive does not use goes back.
     2. `Reservation.take` turns one reserved place into a `Slot` for one message.
     3. `Slot.release` gives it back, exactly once however often it is called.
-    4. `close` ends all waiting: from then on every reservation is empty.
+    4. `pause` holds back all room until `resume`; what is reserved or taken is not touched.
+    5. `close` ends all waiting: from then on every reservation is empty.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.taken = 0
-        """Slots that hold a message."""
         self._free = size
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._held: dict[Slot, float] = {}
+        """When each slot was taken, the oldest first."""
+        self._waiters: dict[asyncio.Future[None], int] = {}
+        """How many free places each waiter waits for."""
+        self._is_paused = False
         self._is_closed = False
 
     @property
     def free(self) -> int:
         """Slots that are neither taken nor reserved."""
-        return self._free
+        return max(0, self._free)
+
+    @property
+    def taken(self) -> int:
+        """Slots that hold a message."""
+        return len(self._held)
 
     @property
     def is_closed(self) -> bool:
@@ -40,33 +50,61 @@ class Slots:
     async def reserve(self, limit: int) -> "Reservation":
         """Wait until there is room and reserve up to `limit` places; the reservation is empty once closed."""
         while not self._is_closed:
-            if not self._free:
+            if self._is_paused or self._free < 1:
                 await self._until_free(1, timeout_seconds=None)
                 continue
-            wanted = min(limit, self._free + self.taken)  # places of other parked receives will not free soon
-            if self._free < wanted:
-                await self._until_free(wanted, timeout_seconds=LINGER_SECONDS)
-            if not self._is_closed and (size := min(limit, self._free)):
+            within_reach = self._within_reach(limit)
+            if self._free < within_reach:
+                await self._until_free(within_reach, timeout_seconds=LINGER_SECONDS)
+            if self._has_room(1):
+                size = min(limit, self._free)
                 self._free -= size
                 return Reservation(self, size)
         return Reservation(self, 0)
+
+    def pause(self) -> None:
+        """Give no room for now."""
+        self._is_paused = True
+
+    def resume(self) -> None:
+        """Give room again."""
+        self._is_paused = False
+        self._wake()
 
     def close(self) -> None:
         """Give no more room and wake everyone who waits for it."""
         self._is_closed = True
         self._wake()
 
+    def _has_room(self, count: int) -> bool:
+        return self._free >= count and not self._is_paused and not self._is_closed
+
+    def _within_reach(self, limit: int) -> int:
+        """Return how many places up to `limit` are free or, as short as their messages have been here, soon will be."""
+        missing = limit - self._free
+        if missing <= 0 or not self._held:
+            return min(limit, self._free)
+        since = _now() - SOON_SECONDS
+        return self._free + sum(1 for _ in islice(takewhile(since.__lt__, reversed(self._held.values())), missing))
+
     async def _until_free(self, count: int, timeout_seconds: float | None) -> None:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters.append((count, waiter))
+        self._waiters[waiter] = count
         timer = None if timeout_seconds is None else loop.call_later(timeout_seconds, _settle, waiter)
         try:
             await waiter
         finally:
             if timer is not None:
                 timer.cancel()
-            self._waiters = deque(entry for entry in self._waiters if entry[1] is not waiter)
+            del self._waiters[waiter]
+
+    def _hold(self, slot: "Slot") -> None:
+        self._held[slot] = _now()
+
+    def _let_go(self, slot: "Slot") -> None:
+        del self._held[slot]
+        self._give_back(1)
 
     def _give_back(self, count: int) -> None:
         self._free += count
@@ -74,8 +112,8 @@ class Slots:
             self._wake()
 
     def _wake(self) -> None:
-        for count, waiter in self._waiters:
-            if self._is_closed or self._free >= count:
+        for waiter, count in self._waiters.items():
+            if self._is_closed or self._has_room(count):
                 _settle(waiter)
 
 
@@ -101,11 +139,11 @@ class Reservation:
             self._slots._give_back(unused)  # noqa: SLF001  # one concept in three classes
 
     def take(self) -> "Slot":
-        """Turn one reserved place into the slot of one message."""
-        if not self.size:
-            raise IndexError("more messages than reserved places")
-        self.size -= 1
-        self._slots.taken += 1
+        """Turn one reserved place into the slot of one message; what came unasked for takes its place off later room."""
+        if self.size:
+            self.size -= 1
+        else:
+            self._slots._free -= 1  # noqa: SLF001  # one concept in three classes
         return Slot(self._slots)
 
 
@@ -116,13 +154,17 @@ class Slot:
 
     def __init__(self, slots: Slots) -> None:
         self._slots: Slots | None = slots
+        slots._hold(self)  # noqa: SLF001  # one concept in three classes
 
     def release(self) -> None:
         """Give the place back; further calls do nothing."""
         slots, self._slots = self._slots, None
         if slots is not None:
-            slots.taken -= 1
-            slots._give_back(1)  # noqa: SLF001  # one concept in three classes
+            slots._let_go(self)  # noqa: SLF001  # one concept in three classes
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _settle(waiter: asyncio.Future[None]) -> None:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 
 from worker.engine.backoff import equal_jitter
+from worker.engine.lease import SQS_LIMIT_SECONDS
 from worker.message import Received
 from worker.outcome import Abandon, Ack, DeadLetter, Fate, Release, Retry
 from worker.settings import QueueSettings
@@ -28,7 +29,7 @@ class Rules:
         match happened:
             case Retry():
                 return self._retry(happened, received, attempts or self.settings.attempts, now_wall)
-            case Release() if self._is_last_receive(received) and self.can_dead_letter:
+            case Release() if self.is_last_receive(received) and self.can_dead_letter:
                 return DeadLetter(RETURNED_TOO_OFTEN)
             case Ack() | DeadLetter() | Release() | Abandon():
                 return happened
@@ -44,10 +45,11 @@ class Rules:
 
     def is_last_receive(self, received: Received) -> bool:
         """Whether SQS itself would move the message at its next receive."""
-        return self._is_last_receive(received)
+        limit = self._max_receive_count
+        return limit is not None and received.receive_count >= limit
 
     def _retry(self, retry: Retry, received: Received, attempts: int, now_wall: float) -> Fate:
-        if received.receive_count >= attempts or self._is_last_receive(received):
+        if received.receive_count >= attempts or self.is_last_receive(received):
             return DeadLetter(retry.reason or f"failed {received.receive_count} times", retry.error)
         ends_at = self._expires_at(received)
         if self.can_dead_letter and ends_at - now_wall < LAST_HOUR_SECONDS:
@@ -60,10 +62,6 @@ class Rules:
                 cap_seconds=self.settings.retry.max_seconds,
             )
         return replace(retry, after=self._clamp(delay, received, now_wall))
-
-    def _is_last_receive(self, received: Received) -> bool:
-        limit = self._max_receive_count
-        return limit is not None and received.receive_count >= limit
 
     @property
     def _max_receive_count(self) -> int | None:
@@ -79,5 +77,7 @@ class Rules:
         return received.sent_at + retention
 
     def _clamp(self, delay: float, received: Received, now_wall: float) -> int:
-        left = self._expires_at(received) - now_wall - LAST_HOUR_SECONDS / 2
-        return max(0, math.ceil(min(delay, max(0.0, left))))
+        """Keep time for another attempt before the retention ends: half an hour, or half of what is left."""
+        left = self._expires_at(received) - now_wall
+        latest = max(left - LAST_HOUR_SECONDS / 2, left / 2, 1.0)
+        return math.ceil(min(delay, latest, SQS_LIMIT_SECONDS))

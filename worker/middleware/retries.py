@@ -36,18 +36,18 @@ def retry_in_place(
         retry_after = error.retry_after if isinstance(error, TransientError) else None
         return True if retry_after is None else retry_after <= max_wait_seconds and float(retry_after)
 
+    tries = stamina.AsyncRetryingCaller(
+        attempts=attempts,
+        timeout=None,  # the handler's own timeout ends it
+        wait_initial=first_wait_seconds,
+        wait_max=max_wait_seconds,
+        wait_jitter=first_wait_seconds,
+    )
+
     async def retry_in_place(message: Message[Any], call_next: CallNext) -> Outcome:
-        tries = stamina.retry_context(
-            on=next_wait,
-            attempts=attempts,
-            timeout=None,  # the handler's own timeout ends it
-            wait_initial=first_wait_seconds,
-            wait_max=max_wait_seconds,
-            wait_jitter=first_wait_seconds,
-        )
-        async for attempt in tries:
-            with attempt:
-                return await call_next(message)
-        raise AssertionError  # stamina returns or raises
+        async def once() -> Outcome:  # without arguments, since stamina may log those of its callable
+            return await call_next(message)
+
+        return await tries(next_wait, once)
 
     return retry_in_place

@@ -119,12 +119,19 @@ class Handler:
             ) from None
 
     def _message_parameter(self) -> inspect.Parameter:
-        parameters = inspect.signature(self.function).parameters.values()
+        try:
+            parameters = inspect.signature(self.function).parameters.values()
+        except ValueError:
+            raise ConfigError(f"{self.label} does not tell its parameters; {_ALLOWED}") from None
         needed = [p for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
         first = next((p for p in parameters if p.kind in _ONLY_MESSAGE), None)
         if first is None:
             raise ConfigError(f"{self.label} has no parameter for the message; {_ALLOWED}")
         extra = [f"`{p.name}`" for p in needed if p is not first]
+        if extra and first.name == "self":
+            raise ConfigError(
+                f"{self.label} is a method without its object; decorate the bound one: `on(...)(x.method)`"
+            )
         if extra:
             raise ConfigError(f"{self.label} asks for more than the message ({', '.join(extra)}); {_ALLOWED}")
         return first

@@ -23,10 +23,10 @@ class Payload:
     that pydantic knows is validated from JSON. Raises pydantic's own errors for a type that it does not know.
     """
 
+    __slots__ = ("read", "type")
+
     def __init__(self, annotated: Any) -> None:
         self.type = annotated
-        self._adapter: TypeAdapter[Any] | None = None
-        self._known_names: frozenset[str] | None = None
         self.read: Callable[[Decoded], Any]
         """Return the event of a decoded body; raises `InvalidPayloadError`, which quotes nothing of the payload."""
         if annotated is str:
@@ -36,24 +36,25 @@ class Payload:
         elif annotated is Any:
             self.read = _json_or_text
         else:
-            self._adapter = TypeAdapter(annotated)
-            self._validate = self._adapter.validate_json
-            self.read = self._validated
+            self.read = _Validated(annotated)
 
-    @property
-    def type_name(self) -> str:
-        """The type as a person would write it."""
-        return str(getattr(self.type, "__name__", self.type))
 
-    def _validated(self, decoded: Decoded) -> Any:
+class _Validated:
+    """Validates a JSON payload; what it says of one that does not fit names places and kinds, never values."""
+
+    def __init__(self, annotated: Any) -> None:
+        self._adapter: TypeAdapter[Any] = TypeAdapter(annotated)
+        self._validate = self._adapter.validate_json
+        self._name = str(getattr(annotated, "__name__", annotated))
+        self._known_names: frozenset[str] | None = None
+
+    def __call__(self, decoded: Decoded) -> Any:
         try:
             return self._validate(decoded.payload)
         except ValidationError as error:
             complaint = self._complaint(error)
-        except (RecursionError, UnicodeError) as error:
-            complaint = type(error).__name__
         # Raised out here, because pydantic's error holds the payload and would come along as the context.
-        raise InvalidPayloadError(f"the payload does not fit {self.type_name} ({complaint})")
+        raise InvalidPayloadError(f"the payload does not fit {self._name} ({complaint})")
 
     def _complaint(self, error: ValidationError) -> str:
         count = error.error_count()
@@ -74,8 +75,6 @@ class Payload:
 
     def _names(self) -> Iterator[str]:
         """Yield the names of all fields and models of the type."""
-        if self._adapter is None:
-            return
         try:
             todo: list[Any] = [self._adapter.json_schema()]
         except (pydantic.PydanticUserError, TypeError, ValueError):  # a type without a JSON schema: no name is known

@@ -127,8 +127,6 @@ def _takes(function: Any, count: int) -> bool:
         return False
     try:
         inspect.signature(function).bind(*[None] * count)
-    except TypeError:
+    except (TypeError, ValueError):  # ValueError: a builtin that does not tell its signature
         return False
-    except ValueError:  # a builtin without a signature: calling it will tell
-        return True
     return True

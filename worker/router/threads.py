@@ -5,13 +5,16 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar
 
-__all__ = ["HANDLER_THREADS", "Threads"]
+__all__ = ["HANDLER_THREADS", "RUN_IN_PLACE", "Threads"]
 
 R = TypeVar("R")
+
+RUN_IN_PLACE: Final[ContextVar[bool]] = ContextVar("longshore_run_in_place", default=False)
+"""Set in virtual time, which threads do not know: sync functions then run on the event loop itself."""
 
 
 class Threads:
@@ -33,6 +36,8 @@ class Threads:
         A thread cannot be cancelled: a cancelled caller waits until the function has really ended, then
         `CancelledError` goes on and what the function returned or raised is dropped.
         """
+        if RUN_IN_PLACE.get():
+            return copy_context().run(function, *args)
         call = _Call(function, args)
         self._take().start(call)
         is_cancelled = False
@@ -44,10 +49,11 @@ class Threads:
         if is_cancelled:
             raise asyncio.CancelledError
         if call.error is not None:
+            error, call.error = call.error, None
             try:
-                raise call.error
+                raise error
             finally:
-                del call  # else the traceback keeps the call, and the call its arguments
+                del error  # else it keeps itself alive by its traceback, and the message with it
         return call.result  # type: ignore[no-any-return]  # what the function of type R returned
 
     def give_back(self, thread: "_Thread") -> None:
@@ -90,11 +96,7 @@ class _Call:
     def tell(self) -> None:
         """Wake the waiting caller, unless its event loop is gone."""
         with contextlib.suppress(RuntimeError):
-            self.ended.get_loop().call_soon_threadsafe(self._end)
-
-    def _end(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
+            self.ended.get_loop().call_soon_threadsafe(self.ended.set_result, None)
 
 
 class _Thread:

@@ -69,7 +69,8 @@ class StatusServer:
         self._status = status
         self._metrics = metrics
         self._runner: web.ServerRunner | None = None
-        self._renderer: ThreadPoolExecutor | None = None  # its own, because handlers may fill the loop's default one
+        # Its own thread, started by the first scrape: handlers may fill the loop's default ones.
+        self._renderer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="longshore-metrics")
         self._routes: dict[str, _Route] = {
             "/livez": self._livez,
             "/readyz": self._readyz,
@@ -98,7 +99,6 @@ class StatusServer:
             await runner.cleanup()
             raise UsageError(_explain(self._host, self._port, error)) from error
         self._runner = runner
-        self._renderer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="longshore-metrics")
         return self
 
     async def __aexit__(
@@ -107,8 +107,7 @@ class StatusServer:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
-        if self._renderer is not None:
-            self._renderer.shutdown(cancel_futures=True)
+        self._renderer.shutdown(cancel_futures=True)
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         if request.method not in {"GET", "HEAD"}:

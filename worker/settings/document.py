@@ -45,7 +45,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Any:
             raise yaml.constructor.ConstructorError(None, None, "a key must be text", key_node.start_mark)
         if key in lines:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key} is there already, on line {lines[key]}", key_node.start_mark
+                None, None, f"the key {found(key)} is there already, on line {lines[key]}", key_node.start_mark
             )
         lines[key] = line
     mapping.update(loader.construct_mapping(node, deep=False))
@@ -98,7 +98,7 @@ def _load(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is not YAML: {place}{hint or error.context}") from None
     except yaml.reader.ReaderError as error:
         raise ConfigError(
-            f"{where} is not YAML: the character #x{ord(error.character):04x} at position {error.position} is not allowed"
+            f"{where} is not YAML: the character #x{error.character:04x} at position {error.position} is not allowed"
         ) from None
     except RecursionError:
         raise ConfigError(f"{where} is not a fleet file: it is nested too deeply") from None

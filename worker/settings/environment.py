@@ -1,7 +1,7 @@
 """The environment over the file: `LONGSHORE_QUEUES__ORDER_PROCESSING__CONCURRENCY=4`, and AWS's usual variables."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from worker.errors import ConfigError
@@ -39,12 +39,15 @@ def overridden(raw: dict[Any, Any], environ: Mapping[str, str]) -> tuple[dict[An
     """
     given: dict[KeyPath, str] = {}
     variables = {name: text for name, text in sorted(environ.items()) if _is_ours(name, text)}
-    known = dict(_spelled(root(), raw, (), ())) if variables else {}
+    known = _settings(raw) if variables else {}
     for name, text in variables.items():
-        path = known.get(name.upper().removeprefix(PREFIX))
-        if path is None:
+        paths = known.get(name.upper().removeprefix(PREFIX), ())
+        if not paths:
             _refuse_a_near_miss(name, known)
             continue
+        if len(paths) > 1:
+            raise ConfigError(f"{name} may mean {' or '.join(map(dotted, paths))}: rename one of them")
+        path = paths[0]
         raw = _with(raw, path, _value(name, text, path), name)
         given[by_name(path)] = name
     return _with_aws(raw, environ, given), given
@@ -57,6 +60,14 @@ def _is_ours(name: str, text: str) -> bool:
         return False
     is_link = rest.split("_")[-1] == "PORT" and "://" in text
     return not (is_link or _KUBERNETES.fullmatch(rest))
+
+
+def _settings(raw: dict[Any, Any]) -> dict[str, list[KeyPath]]:
+    """Return the paths of all settings by how variables spell them; a queue's name with `__` in it may make two alike."""
+    known: dict[str, list[KeyPath]] = {}
+    for name, path in _spelled(root(), raw, (), ()):
+        known.setdefault(name, []).append(path)
+    return known
 
 
 def _spelled(node: Node, raw: Any, path: KeyPath, names: tuple[str, ...]) -> Iterator[tuple[str, KeyPath]]:
@@ -121,12 +132,12 @@ def _with_aws(raw: dict[Any, Any], environ: Mapping[str, str], given: dict[KeyPa
     return {**raw, "aws": aws} if aws else raw
 
 
-def _refuse_a_near_miss(name: str, known: Mapping[str, KeyPath]) -> None:
+def _refuse_a_near_miss(name: str, known: Iterable[str]) -> None:
     """Other programs and tests have variables of their own; what looks like a setting is refused."""
     rest = name.upper().removeprefix(PREFIX)
     flat = {each.replace("__", "_"): each for each in (*known, CONFIG_VARIABLE.removeprefix(PREFIX))}
     meant = nearest(rest.replace("__", "_"), flat, cutoff=0 if "__" in rest else NEAR)
     if meant is None:
-        meant = next((each for each in flat if each.startswith(f"{rest}_") or rest.startswith(f"{each}_")), None)
+        meant = next((each for each in flat if rest.startswith(f"{each}_")), None)
     if meant is not None:
         raise ConfigError(f"{name} is not a setting of this fleet; did you mean {PREFIX}{flat[meant]}?")

@@ -27,6 +27,7 @@ _EXAMPLE_HEAD = """\
 # yaml-language-server: $schema=fleet.schema.json
 # Every setting with its default; made by `make generate`. A file of your own names only what differs.
 # Each value can be overridden by the environment: LONGSHORE_QUEUES__ORDER_PROCESSING__CONCURRENCY=4
+
 """
 _REFERENCE_HEAD = """\
 # Settings

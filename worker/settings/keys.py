@@ -18,14 +18,21 @@ def checked(raw: Mapping[Any, Any], where: str) -> dict[Any, Any]:
 
 def dotted(path: KeyPath) -> str:
     """Return a path as it is written in sentences: `queues.orders.subscribe[0].topic`."""
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{_in_one_line(key)}" for key in path).removeprefix(".")
+
+
+def _in_one_line(key: str) -> str:
+    return key if key.isprintable() else repr(key)
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
-    """Return the known word that was probably meant, whatever its case."""
+    """Return the known word that was probably meant, whatever its case: one that is alike, or begins or ends with it."""
+    lower = word.lower()
     spelled = {each.lower(): each for each in known}
-    matches = difflib.get_close_matches(word.lower(), spelled, n=1, cutoff=cutoff)
-    return spelled[matches[0]] if matches else None
+    alike = difflib.get_close_matches(lower, spelled, n=1, cutoff=cutoff)
+    parts = (each for each in spelled if each.startswith(f"{lower}_") or each.endswith(f"_{lower}"))
+    meant = alike[0] if alike else next(parts, None)
+    return meant and spelled[meant]
 
 
 def _checked(raw: Any, node: Node, path: KeyPath, where: str) -> Any:

@@ -27,9 +27,9 @@ def load(path: Path | None = None, *, environ: Mapping[str, str] | None = None) 
     Raises `ConfigError` with one sentence on the first mistake.
     """
     environ = os.environ if environ is None else environ
-    found = _find(path, environ)
-    where = str(found)
-    raw = checked(parse(_read(found), where), where)
+    place, advice = _place(path, environ)
+    where = str(place)
+    raw = checked(parse(_read(place, advice), where), where)
     raw, variables = overridden(raw, environ)
     try:
         return FleetSettings.model_validate(raw)
@@ -56,31 +56,34 @@ def _by_name(raw: Mapping[Any, Any]) -> dict[Any, Any]:
     }
 
 
-def _find(path: Path | None, environ: Mapping[str, str]) -> Path:
+def _place(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, str]:
+    """Return where the file is, and what to do if it is not there."""
     if path is not None:
-        return _existing(path, "name an existing file with --config")
-    named = environ.get(CONFIG_VARIABLE)
-    if named:
-        return _existing(Path(named), f"correct {CONFIG_VARIABLE}")
+        return path, "name an existing file with --config"
+    if environ.get(CONFIG_VARIABLE):
+        return Path(environ[CONFIG_VARIABLE]), f"correct {CONFIG_VARIABLE}"
     for place in USUAL_PLACES:
-        if place.exists():
-            return place
+        if _is_there(place):
+            return place, "write it anew"
     raise ConfigError(
         f"no fleet file was found: tried {CONFIG_VARIABLE} (not set), {' and '.join(map(str, USUAL_PLACES))}; "
         f"write one of them or name one with --config"
     )
 
 
-def _existing(path: Path, advice: str) -> Path:
-    if not path.exists():
-        raise ConfigError(f"the fleet file {path} does not exist: {advice}")
-    return path
+def _is_there(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # a directory that may not be looked into: reading tells why
+        return True
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, advice: str) -> bytes:
     try:
         return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte in the name
+        raise ConfigError(f"the fleet file {path} does not exist: {advice}") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a directory, but must be a fleet file, such as {path / 'fleet.yaml'}") from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+        raise ConfigError(f"the fleet file {path} cannot be read: {error.strerror}; {advice}") from None

@@ -65,7 +65,7 @@ class QueueDefaults(Settings):
     """What may be set for one queue, and for all of them in `defaults`."""
 
     concurrency: int = Field(default=10, ge=1, le=1000)
-    """Handlers that may run at once in this process; messages in hand never exceed what they have room for."""
+    """Handler calls that may run at once in this process; no more messages are received than there is room for."""
     visibility_timeout_seconds: int = Field(
         default=30,
         ge=2,

@@ -26,7 +26,7 @@ __all__ = [
 Node = Mapping[str, Any]
 """A schema or a part of it."""
 
-_PLAIN_WORDS = {"null": "null", "boolean": "true or false", "string": "text", "object": "a mapping"}
+_PLAIN_WORDS = {"boolean": "true or false", "string": "text", "object": "a mapping"}
 
 
 def schema() -> dict[str, Any]:
@@ -117,8 +117,9 @@ def is_free(node: Node) -> bool:
 
 def allowed(node: Node) -> str:
     """Return in words what a value may be: `a whole number from 1 to 1000`."""
-    words = dict.fromkeys(_in_words(option) for option in options(node))
-    return " or ".join(words)
+    words = dict.fromkeys(_in_words(option) for option in options(node) if option.get("type") != "null")
+    may_be_null = any(option.get("type") == "null" for option in options(node))
+    return " or ".join(words) + (", or null" if may_be_null else "")
 
 
 def _in_words(option: Node) -> str:
@@ -134,7 +135,7 @@ def _in_words(option: Node) -> str:
         case "array":
             return f"a list of {allowed(option['items'])}"
         case "object" if "properties" in option:
-            return "a mapping with keys of " + ", ".join(option["properties"])
+            return "a mapping with the keys " + ", ".join(option["properties"])
         case kind:
             return _PLAIN_WORDS.get(str(kind), "anything")
 

@@ -48,11 +48,10 @@ class Origin:
     def _has(self, path: KeyPath) -> bool:
         value: Any = self.raw
         for key in path:
-            if isinstance(value, Mapping) and key not in value:
+            members = dict(enumerate(value)) if isinstance(value, list) else value
+            if not isinstance(members, Mapping) or key not in members:
                 return False
-            if not isinstance(value, list | Mapping):
-                return False
-            value = value[key]  # type: ignore[index]  # a position in a list, a key in a mapping
+            value = members[key]
         return True
 
 

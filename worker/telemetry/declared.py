@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from worker.errors import Fault
 
-__all__ = ["ALL", "DEAD_LETTER_REASONS", "LOOPS", "OPERATIONS", "OTHER", "OUTCOMES", "Declared", "Kind"]
+__all__ = ["ALL", "LOOPS", "OPERATIONS", "OTHER", "OUTCOMES", "Declared", "Kind"]
 
 
 class Kind(StrEnum):
@@ -36,17 +36,16 @@ OTHER = "other"
 """The label value of what a closed set does not name."""
 
 OUTCOMES = ("ack", "retry", "dead_letter", "release", "abandon")
-DEAD_LETTER_REASONS = (
-    "permanent",
-    "invalid_payload",
-    "unknown_event",
-    "attempts",
-    "expiring",
-    "returned_too_often",
+OPERATIONS = (
+    "receive_message",
+    "delete_message_batch",
+    "change_message_visibility_batch",
+    "send_message",
+    "get_queue_url",
+    "get_queue_attributes",
     OTHER,
 )
-OPERATIONS = ("receive", "delete", "extend", "dead_letter", "depth", "describe", "check_settlement", OTHER)
-LOOPS = ("receiver", "dispatcher", "lease", "settlement", "depth", OTHER)
+LOOPS = ("receive", "lease", "survey", OTHER)
 _FAULTS = tuple(fault.value for fault in Fault)
 
 _LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 10800, 43200)
@@ -125,13 +124,6 @@ STUCK = Declared(
 SETTLED = Declared(
     "longshore_settled_total", Kind.COUNTER, "messages", "Messages settled, by outcome.", {"outcome": OUTCOMES}
 )
-DEAD_LETTERED = Declared(
-    "longshore_dead_lettered_total",
-    Kind.COUNTER,
-    "messages",
-    "Messages copied to the dead-letter queue by the worker, by class of reason; SQS's own redrive is not in it.",
-    {"reason": DEAD_LETTER_REASONS},
-)
 LEASE_BEATS = Declared(
     "longshore_lease_beats_total",
     Kind.COUNTER,
@@ -177,9 +169,6 @@ SETTLEMENT_BLOCKED = Declared(
     Kind.GAUGE,
     "0 or 1",
     "Whether intake is stopped because deletes or extensions do not succeed.",
-)
-BREAKER_OPEN = Declared(
-    "longshore_breaker_open", Kind.GAUGE, "0 or 1", "Whether intake is stopped because the downstream fails."
 )
 
 # The process.

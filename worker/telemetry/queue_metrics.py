@@ -17,7 +17,6 @@ class QueueSnapshot(TypedDict):
 
     ready: bool
     settlement_blocked: bool
-    breaker_open: bool
     messages: dict[str, int | None]
     dead_letters: int | None
     received: int
@@ -32,7 +31,6 @@ class QueueSnapshot(TypedDict):
     handled: int
     handler_mean_seconds: float | None
     settled: dict[str, int]
-    dead_lettered: dict[str, int]
     leases_lost: int
     api_calls: int
     last_lag_seconds: dict[str, float | None]
@@ -66,7 +64,6 @@ class QueueMetrics:
         self._handler = sheet.one(declared.HANDLER, lambda: Spread(declared.HANDLER.buckets))
         self._stuck = sheet.one(declared.STUCK, Number)
         self._settled = sheet.each(declared.SETTLED, Number)
-        self._dead_lettered = sheet.each(declared.DEAD_LETTERED, Number)
         self._beats = sheet.each(declared.LEASE_BEATS, Number)
         self._leases_lost = sheet.one(declared.LEASES_LOST, Number)
         self._api_calls = {
@@ -79,7 +76,6 @@ class QueueMetrics:
         self._loop_restarts = sheet.each(declared.LOOP_RESTARTS, Number)
         self._ready = sheet.one(declared.READY, Number)
         self._settlement_blocked = sheet.one(declared.SETTLEMENT_BLOCKED, Number)
-        self._breaker_open = sheet.one(declared.BREAKER_OPEN, Number)
 
     # Receive
 
@@ -153,10 +149,6 @@ class QueueMetrics:
         """Count settled messages; raises `KeyError` for an outcome that is not in `OUTCOMES`."""
         self._settled[outcome].value += count
 
-    def dead_lettered(self, reason_class: str) -> None:
-        """Count a message that was copied to the dead-letter queue; a class without a name of its own is `other`."""
-        self._dead_lettered[reason_class if reason_class in self._dead_lettered else declared.OTHER].value += 1
-
     def beats(self, ok: int, failed: int) -> None:
         """Count extended leases, and those whose extension failed this time."""
         self._beats["ok"].value += ok
@@ -190,10 +182,6 @@ class QueueMetrics:
         """Count a loop that ended unasked and was started again; a loop without a name of its own is `other`."""
         self._loop_restarts[loop if loop in self._loop_restarts else declared.OTHER].value += 1
 
-    def breaker_open(self, is_open: bool) -> None:  # noqa: FBT001 - a gauge is told its state
-        """Say whether intake is stopped because the downstream fails."""
-        self._breaker_open.value = int(is_open)
-
     def ready(self, is_ready: bool) -> None:  # noqa: FBT001 - a gauge is told its state
         """Say whether the queue is reached and can be settled."""
         self._ready.value = int(is_ready)
@@ -205,7 +193,6 @@ class QueueMetrics:
         return QueueSnapshot(
             ready=bool(self._ready.value),
             settlement_blocked=bool(self._settlement_blocked.value),
-            breaker_open=bool(self._breaker_open.value),
             messages={state: reading.value for state, reading in self._messages.items()},
             dead_letters=self._dead_letters.value,
             received=int(self._received.value),
@@ -220,7 +207,6 @@ class QueueMetrics:
             handled=self._handler.count,
             handler_mean_seconds=self._handler.mean,
             settled=_whole(self._settled),
-            dead_lettered=_whole(self._dead_lettered),
             leases_lost=int(self._leases_lost.value),
             api_calls=sum(int(calls.value) for calls in self._api_calls.values()),
             last_lag_seconds={since: spread.last for since, spread in self._lag.items()},

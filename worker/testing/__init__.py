@@ -1,7 +1,19 @@
-"""What tests of handlers and fleets need: a queue in memory, faults on demand, virtual time."""
+"""What tests of handlers and fleets need: one event, a whole fleet, a queue in memory, faults on demand, virtual time."""
 
 from worker.testing import virtual_time
 from worker.testing.faults import Faults, Operation, Rule
+from worker.testing.fleet import Fleet
 from worker.testing.memory import DeadLettered, MemorySource
+from worker.testing.run import FakeLease, run
 
-__all__ = ["DeadLettered", "Faults", "MemorySource", "Operation", "Rule", "virtual_time"]
+__all__ = [
+    "DeadLettered",
+    "FakeLease",
+    "Faults",
+    "Fleet",
+    "MemorySource",
+    "Operation",
+    "Rule",
+    "run",
+    "virtual_time",
+]

@@ -5,13 +5,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from worker.engine.clock import Ticker
+from worker.engine.clock import Clock, Ticker
 from worker.engine.consumer import Consumer
 from worker.engine.context import QueueContext
 from worker.engine.vitals import Vitals
 from worker.router import Router
+from worker.router.threads import RUN_IN_PLACE
 from worker.settings import QueueSettings
 from worker.telemetry.metrics import Metrics
+from worker.testing import virtual_time
 from worker.testing.memory import MemorySource
 
 __all__ = ["Fleet"]
@@ -58,6 +60,8 @@ class Fleet:
         """Why the process would have ended, if it would have."""
         self.consumer: Consumer | None = None
         """The consumer that runs, or ran last."""
+        self.clock: Clock = LoopClock(source)
+        """Where leases get the time from; replace it before running, to let the machine be suspended."""
 
     async def run(self, router: Router | Callable[..., Any], *, seconds: float | None = None) -> None:
         """Consume for `seconds`, or until the queue is empty and everything is settled; then drain."""
@@ -65,7 +69,7 @@ class Fleet:
             if seconds is not None:
                 await asyncio.sleep(seconds)
                 return
-            while not self.source.is_empty or consumer.in_hand:
+            while not self.source.is_empty or consumer.in_hand:  # noqa: ASYNC110 - a queue in memory tells nobody that it is empty
                 await asyncio.sleep(LOOK_SECONDS)
 
     @asynccontextmanager
@@ -77,11 +81,12 @@ class Fleet:
             handler, router = router, Router()
             router.on("*")(handler)
         async with router.lifespan_context() as state:
-            clock = LoopClock(self.source)
+            clock = self.clock
             metrics = Metrics().queue(self.settings.name)
             vitals = Vitals(clock, fatal=self.fatal.append)
             context = QueueContext(self.source, self.settings, metrics, clock, Ticker(clock), vitals)
             self.consumer = consumer = Consumer(context, router, state=state)
+            RUN_IN_PLACE.set(virtual_time.is_running())  # threads do not know virtual time
             task = asyncio.create_task(consumer.run(), name=f"consumer-{self.settings.name}")
             try:
                 yield consumer

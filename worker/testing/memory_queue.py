@@ -103,7 +103,7 @@ class MemoryQueue:
         self._serve()  # who has waited longer comes first
         if self.is_fifo and request.attempt_id is not None and (again := self._replay(request, now)):
             return again
-        if not self._parked and (messages := self._take(request, now)):
+        if messages := self._take(request, now):
             return messages
         if not request.wait_seconds:
             if not self.is_fifo and self._counts[State.IN_FLIGHT] >= self.in_flight_limit:

@@ -14,6 +14,8 @@ from worker.errors import ConfigError, InvalidPayloadError, PermanentError, Tran
 from worker.message import Attribute, Lease, Message, Received
 from worker.outcome import DeadLetter, Outcome, Retry
 from worker.router import Route, Router
+from worker.router.threads import RUN_IN_PLACE
+from worker.testing import virtual_time
 
 __all__ = ["FakeLease", "MessageFields", "run"]
 
@@ -82,13 +84,21 @@ async def run(
     async with router.lifespan_context() if state is _UNSET else nullcontext(state) as entered:
         try:
             message = _message(route, event, decoded, {**fields, "state": entered})
-            async with asyncio.timeout(route.timeout_seconds):
-                return await route.call(message)
+            return await _call(route, message)
         except TransientError as error:
             return Retry(after=error.retry_after, reason=error.reason or type(error).__name__, error=error)
         except PermanentError as error:
             shown = None if isinstance(error, InvalidPayloadError) else error
             return DeadLetter(error.reason or type(error).__name__, error=shown)
+
+
+async def _call(route: Route, message: Message[Any]) -> Outcome:
+    token = RUN_IN_PLACE.set(virtual_time.is_running())
+    try:
+        async with asyncio.timeout(route.timeout_seconds):
+            return await route.call(message)
+    finally:
+        RUN_IN_PLACE.reset(token)
 
 
 def _type_by_annotation(router: Router, event: object) -> str | None:

@@ -1,0 +1,1 @@
+"""What Longshore costs, measured: `python -m benchmarks`."""

@@ -1,0 +1,42 @@
+"""`python -m benchmarks [messages|idle|startup|all]`: measure, print, exit with 1 when a goal is missed."""
+
+import argparse
+import os
+import platform
+import sys
+from importlib import metadata, util
+
+from benchmarks import idle, messages, startup
+
+LIBRARIES = ("aiobotocore", "botocore", "aiohttp", "pydantic", "orjson")
+
+
+def main() -> int:
+    """Run what was asked for and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what Longshore costs.")
+    parser.add_argument("what", nargs="?", choices=("messages", "idle", "startup", "all"), default="all")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each figure is measured (default: 5)")
+    parser.add_argument("--seconds", type=float, default=4, help="length of one round of messages (default: 4)")
+    parser.add_argument("--idle-seconds", type=float, default=40, help="how long to watch an idle worker (default: 40)")
+    arguments = parser.parse_args()
+    if not os.path.isdir("/proc/self"):  # noqa: PTH112  # nothing else is done with the path
+        parser.exit(2, "the benchmarks read CPU time from /proc, which this system lacks; run them on Linux\n")
+    print(_machine())
+    benchmarks = {
+        "messages": lambda: messages.run(arguments.rounds, arguments.seconds),
+        "idle": lambda: idle.run(arguments.idle_seconds),
+        "startup": lambda: startup.run(arguments.rounds),
+    }
+    asked = benchmarks if arguments.what == "all" else [arguments.what]
+    met = [benchmarks[name]() for name in asked]
+    return 0 if all(met) else 1
+
+
+def _machine() -> str:
+    loop = "uvloop" if util.find_spec("uvloop") else "asyncio"
+    versions = ", ".join(f"{library} {metadata.version(library)}" for library in LIBRARIES)
+    return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {loop}; {versions}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""A shop on the embedded AWS: one queue, its dead-letter queue, and real worker processes to be stopped and starved."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worker.aws.session import AwsClients
+from worker.aws.sqs import SqsSource
+from worker.local import EmbeddedAws
+from worker.source import Depth
+
+HANDLERS = """
+import asyncio, os, time
+from pathlib import Path
+from typing import Any
+
+from worker import Message, PermanentError, Router, TransientError
+
+router = Router()
+LEDGER = os.open("ledger.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def note(verb: str, message: Message[Any]) -> None:
+    os.write(LEDGER, f"{verb} {message.event['n']} {os.getpid()} {time.time()}\\n".encode())
+
+@router.on("*")
+async def handle(message: Message[dict[str, Any]]) -> None:
+    note("start", message)
+    await asyncio.sleep(message.event.get("seconds", 0))
+    if message.event.get("fail") == "permanent":
+        raise PermanentError("sold out")
+    note("end", message)
+"""
+
+
+@dataclass
+class Worker:
+    """A `longshore run` process."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+
+    async def terminate(self) -> int:
+        """SIGTERM; return the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return await self.process.wait()
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        await self.process.wait()
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+
+class Shop:
+    """One queue with its dead-letter queue, a fleet file, handlers that keep a ledger, and workers on them."""
+
+    def __init__(self, folder: Path, queue: str, clients: AwsClients, aws: EmbeddedAws) -> None:
+        self.folder = folder
+        self.queue = queue
+        self.source = SqsSource(clients, queue, dead_letter=f"{queue}-dlq")
+        self.dead_letters = SqsSource(clients, f"{queue}-dlq")
+        self.environment: dict[str, str] = {**aws.environment}
+        self._clients = clients
+        self._workers: list[Worker] = []
+
+    def configure(self, *, process: str = "", **settings: object) -> None:
+        """Write the fleet file: settings of the queue, and of the process as YAML."""
+        lines = "\n".join(f"    {name}: {json.dumps(value)}" for name, value in settings.items())
+        text = f"service: shop\nserver: {{port: 0}}\n{textwrap.dedent(process)}\nqueues:\n  {self.queue}:\n    handlers: shop_handlers:router\n{lines}\n"
+        (self.folder / "fleet.yaml").write_text(text)
+        (self.folder / "shop_handlers.py").write_text(HANDLERS)
+
+    async def send(self, count: int, **event: object) -> None:
+        """Send events numbered from 0."""
+        url = (await self._clients.settle.call("get_queue_url", QueueName=self.queue))["QueueUrl"]
+        for start in range(0, count, 10):
+            entries = [
+                {"Id": str(n), "MessageBody": json.dumps({"n": n, **event})} for n in range(start, min(start + 10, count))
+            ]
+            answer = await self._clients.settle.call("send_message_batch", QueueUrl=url, Entries=entries)
+            assert not answer.get("Failed")
+
+    async def start(self) -> Worker:
+        """Start a worker and return once it says so."""
+        log = self.folder / f"worker-{len(self._workers)}.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", "from worker.cli import main; main()", "run"),
+                cwd=self.folder,
+                env={**os.environ, **self.environment},
+                stdout=output,
+                stderr=output,
+            )
+        worker = Worker(process, log)
+        self._workers.append(worker)
+        while '"started"' not in worker.output:
+            assert process.returncode is None, worker.output
+            await asyncio.sleep(0.05)
+        return worker
+
+    @property
+    def handled(self) -> Counter[int]:
+        """How often each event's handler ended well."""
+        return self._noted("end")
+
+    @property
+    def started(self) -> Counter[int]:
+        """How often each event's handler began."""
+        return self._noted("start")
+
+    def _noted(self, verb: str) -> Counter[int]:
+        ledger = self.folder / "ledger.txt"
+        lines = ledger.read_text().splitlines() if ledger.exists() else []
+        return Counter(int(line.split()[1]) for line in lines if line.startswith(verb))
+
+    async def depth(self) -> Depth:
+        return await self.source.depth()
+
+    async def until(self, condition: Callable[[], Awaitable[bool]] | Callable[[], bool], *, seconds: float = 60) -> None:
+        """Wait until something is so; the bound only ends a broken test."""
+        async with asyncio.timeout(seconds):
+            while True:
+                found: Any = condition()
+                if await found if asyncio.iscoroutine(found) else found:
+                    return
+                await asyncio.sleep(0.1)
+
+    async def is_drained(self) -> bool:
+        """Whether SQS has nothing left."""
+        depth = await self.depth()
+        return not (depth.visible or depth.in_flight or depth.delayed)
+
+    async def close(self) -> None:
+        for worker in self._workers:
+            if worker.process.returncode is None:
+                await worker.kill()
