@@ -12,23 +12,12 @@ __all__ = ["OrderCreated", "router"]
 router = Router(middleware=[logging, timing(slow_seconds=1)])
 
 
-class Item(BaseModel):
-    """A position of an order."""
-
-    sku: str
-    quantity: int
-    price: Decimal
-
-
 class OrderCreated(BaseModel):
-    """What the stub's messages carry."""
+    """What the handler wants to know of the stub's messages."""
 
     order_id: str
     user_id: str
     amount: Decimal
-    currency: str
-    items: list[Item]
-    note: str
 
 
 @router.on("order.created")

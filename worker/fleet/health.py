@@ -53,7 +53,7 @@ class Health:
     def warnings(self) -> list[str]:
         """Return what somebody should look at although messages flow."""
         return [
-            *self._supervisor.settings.warnings,
+            *self._supervisor.warnings,
             *(
                 f"queue {name}: {warning}"
                 for name, consumer in self._consumers.items()

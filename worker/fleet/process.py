@@ -29,7 +29,8 @@ log = structlog.get_logger("process")
 
 def aws_access(settings: FleetSettings) -> AwsAccess:
     """Return where the settings say that AWS is."""
-    return AwsAccess(region=settings.aws.region, endpoint_url=settings.aws.endpoint_url)
+    aws = settings.aws
+    return AwsAccess(region=aws.region, endpoint_url=aws.endpoint_url, sqs_endpoint_url=aws.sqs_endpoint_url)
 
 
 def load_routers(settings: FleetSettings, queues: Sequence[str] = ()) -> dict[str, Router]:

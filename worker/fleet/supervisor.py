@@ -1,7 +1,7 @@
 """The supervisor of one process: starts a consumer per queue, drains them together, says how it ended."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 
 import structlog
@@ -11,6 +11,7 @@ from worker.engine.consumer import Consumer
 from worker.engine.context import QueueContext
 from worker.engine.vitals import Vitals
 from worker.fleet.health import Health
+from worker.fleet.memory_limit import memory_warning
 from worker.router import Router
 from worker.settings import FleetSettings, QueueSettings
 from worker.source import Source
@@ -49,6 +50,8 @@ class Supervisor:
         self.health = Health(self, self.consumers, metrics)
         self.failure: str | None = None
         """Why the process cannot go on, in one sentence."""
+        self.warnings = _warnings(settings, routers)
+        """What somebody should look at before it hurts, one sentence each."""
         self._routers = routers
         self._clock = clock or SystemClock()
         self._on_drain = on_drain
@@ -69,6 +72,8 @@ class Supervisor:
 
     async def run(self, open_source: OpenSource) -> int:
         """Consume until drained; return the exit status."""
+        for warning in self.warnings:
+            log.warning("the fleet file may hurt", warning=warning)
         async with AsyncExitStack() as stack:
             states = {}
             for router in set(self._routers.values()):
@@ -78,7 +83,8 @@ class Supervisor:
                 context = self._context(self.settings.queues[name], open_source)
                 stack.push_async_callback(context.source.close)
                 self.consumers[name] = Consumer(context, router, state=states[router], cap=cap)
-            await self._consume()
+            if not self.is_draining:  # else the signal came while resources were being opened
+                await self._consume()
         self._say_goodbye()
         return 0 if self.failure is None else 1
 
@@ -151,3 +157,8 @@ class Supervisor:
         log.info("drained", queues=queues, left_behind=self.left_behind)
         if self.failure is not None:
             log.error("ended because it could not go on", cause=self.failure)
+
+
+def _warnings(settings: FleetSettings, queues: Iterable[str]) -> list[str]:
+    memory = memory_warning([settings.queues[name] for name in queues])
+    return [*settings.warnings, *([memory] if memory else [])]

@@ -7,29 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
+from support.loop_time import LoopTime, now, stand_still
 
 from worker.engine.clock import SystemClock, Ticker
 from worker.message import Message
 from worker.testing import MemorySource
 from worker.testing.fleet import Fleet
-
-
-class LoopTime:
-    """The running loop's clock, which goes on by itself while the machine is suspended."""
-
-    def __init__(self) -> None:
-        self.suspended_seconds = 0.0
-
-    def now(self) -> float:
-        return asyncio.get_running_loop().time() + self.suspended_seconds
-
-    def wall(self) -> float:
-        return 1_700_000_000 + self.now()
-
-
-def stand_still(seconds: float) -> None:
-    """Let the time go on while the event loop does nothing, as a handler does that blocks it."""
-    asyncio.get_running_loop().time.__self__.advance(seconds)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +90,7 @@ async def test_half_a_second_is_no_standing_still(ticker: Ticker) -> None:
 async def test_those_who_wait_for_deadlines_are_told(ticker: Ticker) -> None:
     """Timers sleep while the machine is suspended, so the keeper is woken by whoever noticed (L1)."""
     told_at: list[float] = []
-    ticker.on_stall.append(lambda: told_at.append(asyncio.get_running_loop().time()))
+    ticker.on_stall.append(lambda: told_at.append(now()))
     await asyncio.sleep(5)
     stand_still(3)
     await asyncio.sleep(60)
@@ -187,7 +170,7 @@ async def test_a_suspended_machine_notices_its_lost_leases_when_it_wakes() -> No
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
-            cancelled_at.append(asyncio.get_running_loop().time())
+            cancelled_at.append(now())
             raise
 
     source.send("order")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
+from support.loop_time import LoopTime, now
 
 from worker.engine.lease import HeldLease, LeaseTerms
 from worker.errors import EntryError, Fault, SourceError
@@ -14,16 +15,6 @@ from worker.testing import MemorySource
 from worker.testing.fleet import Fleet
 
 HALF_A_DAY = 43_200
-
-
-class LoopTime:
-    """The running loop's clock."""
-
-    def now(self) -> float:
-        return asyncio.get_running_loop().time()
-
-    def wall(self) -> float:
-        return 1_700_000_000 + self.now()
 
 
 class Changes:
@@ -229,7 +220,7 @@ async def test_a_visibility_change_has_little_patience_with_a_beat(
     lease = make_lease(changes, timeout_seconds=timeout_seconds)
     lease.beat = asyncio.get_running_loop().create_future()
     await lease.rest()
-    assert asyncio.get_running_loop().time() == pytest.approx(patience_seconds)
+    assert now() == pytest.approx(patience_seconds)
     assert not lease.wants_beats
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
+from support.loop_time import now
 
 from worker.message import Message
 from worker.outcome import Ack, Outcome, Retry
@@ -52,10 +53,6 @@ class Deaf(Work):
                 continue
         self.running -= 1
         return self.outcome
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 @pytest.fixture(autouse=True)

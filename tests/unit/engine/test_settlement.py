@@ -87,7 +87,7 @@ class TestAck:
     async def test_a_failed_message_is_not_deleted(self) -> None:
         source = MemorySource()
         source.send("{}")
-        await Fleet(source).run(Handled(RuntimeError("busy")), seconds=2)
+        await Fleet(source).run(Handled(Retry(after=600)), seconds=2)
         assert (source.calls["delete"], source.in_flight) == (0, 1)
 
     async def test_messages_that_end_together_are_deleted_ten_at_a_time(self) -> None:

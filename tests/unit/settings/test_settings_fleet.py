@@ -133,6 +133,13 @@ def test_a_mistake_in_the_defaults_is_told_of_the_defaults(refused: Refuse) -> N
     assert refused(text).endswith("(max_lease_seconds is set by defaults.max_lease_seconds)")
 
 
+def test_a_queue_that_was_given_by_arn_is_blamed_for_what_it_says_itself(refused: Refuse) -> None:
+    queue = "'arn:aws:sqs:us-east-1:123456789012:q': {handlers: app:router, max_lease_seconds: 10}"
+    said = refused(f"defaults: {{max_lease_seconds: 100}}\nqueues: {{{queue}}}")
+    assert said.startswith("fleet.yaml: queues.q.max_lease_seconds is 10, but must be at least")
+    assert "set by" not in said
+
+
 def test_the_password_of_a_url_is_not_repeated(refused: Refuse) -> None:
     said = refused(f"aws: {{endpoint_url: 'http://user:hunter2@host'}}\nqueues: {{q: {Q}}}")
     assert "without user and password" in said

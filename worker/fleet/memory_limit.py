@@ -1,0 +1,38 @@
+"""Whether the messages that may be in hand fit the memory that the container may use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from worker.settings import QueueSettings
+
+__all__ = ["LIMIT_FILES", "memory_warning"]
+
+LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where Linux tells a container its limit: cgroup v2, then v1."""
+
+BASE_BYTES = 85 * 2**20
+MESSAGE_BYTES = 3 * 2**20
+"""A message of 1 MiB (SQS's limit) as it is received, decoded and validated."""
+UNLIMITED_BYTES = 2**60
+
+
+def memory_warning(queues: Sequence[QueueSettings], limit_files: Sequence[Path] = LIMIT_FILES) -> str | None:
+    """Return a sentence when the largest messages in every slot would not fit; `None` when they do or no limit is known."""
+    limit = _limit_bytes(limit_files)
+    needed = BASE_BYTES + MESSAGE_BYTES * sum(queue.concurrency for queue in queues)
+    if limit is None or needed <= limit:
+        return None
+    return (
+        f"memory: {sum(queue.concurrency for queue in queues)} messages of the largest size may be in hand, which takes up to "
+        f"{needed >> 20} MiB, but the limit is {limit >> 20} MiB: lower concurrency, or raise the limit if messages are large"
+    )
+
+
+def _limit_bytes(limit_files: Sequence[Path]) -> int | None:
+    for path in limit_files:
+        try:
+            limit = int(path.read_text())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        return limit if limit < UNLIMITED_BYTES else None
+    return None
