@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import signal
 import sys
 from importlib import metadata, util
 
@@ -15,12 +16,13 @@ def main() -> int:
     """Run what was asked for and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what Longshore costs.")
     parser.add_argument("what", nargs="?", choices=("messages", "idle", "startup", "all"), default="all")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each figure is measured (default: 5)")
-    parser.add_argument("--seconds", type=float, default=4, help="length of one round of messages (default: 4)")
+    parser.add_argument("--rounds", type=int, default=8, help="how often each figure is measured (default: 8)")
+    parser.add_argument("--seconds", type=float, default=3, help="length of one round of messages (default: 3)")
     parser.add_argument("--idle-seconds", type=float, default=40, help="how long to watch an idle worker (default: 40)")
     arguments = parser.parse_args()
     if not os.path.isdir("/proc/self"):  # noqa: PTH112  # nothing else is done with the path
         parser.exit(2, "the benchmarks read CPU time from /proc, which this system lacks; run them on Linux\n")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     print(_machine())
     benchmarks = {
         "messages": lambda: messages.run(arguments.rounds, arguments.seconds),

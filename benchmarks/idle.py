@@ -1,6 +1,5 @@
 """What waiting costs: CPU and memory of `longshore run` with four empty queues."""
 
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -28,7 +27,7 @@ def run(seconds: float) -> bool:
         path = Path(folder) / "fleet.yaml"
         path.write_text(FLEET)
         command = (*LONGSHORE, "run", "--config", str(path))
-        with Program(command, CONSUMER_CORE, extra=stub.environment, output=subprocess.DEVNULL) as program:
+        with Program(command, CONSUMER_CORE, extra=stub.environment) as program:
             time.sleep(SETTLE_SECONDS)
             began, calls, cpu = time.monotonic(), _calls(stub), program.cpu_seconds()
             time.sleep(seconds)

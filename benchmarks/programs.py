@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["CONSUMER_CORE", "STUB_CORE", "LONGSHORE", "Program", "Stub", "environment"]
+__all__ = ["CONSUMER_CORE", "LONGSHORE", "STUB_CORE", "Program", "Stub", "environment"]
 
 ROOT = Path(__file__).parents[1]
 LONGSHORE = (sys.executable, "-c", "from worker.cli import main; main()")
@@ -20,14 +20,21 @@ LONGSHORE = (sys.executable, "-c", "from worker.cli import main; main()")
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 CONSUMER_CORE, STUB_CORE = _CORES[0], _CORES[-1]
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_START_SECONDS = 10.0
+_START_SECONDS = 60.0
 _END_SECONDS = 30.0
 
 
 class Program:
     """A process on one core, with all that it starts; a context manager that ends it with SIGTERM."""
 
-    def __init__(self, command: Sequence[str], core: int, *, extra: Mapping[str, str] | None = None, output: int | Any = subprocess.PIPE) -> None:  # fmt: skip
+    def __init__(
+        self,
+        command: Sequence[str],
+        core: int,
+        *,
+        extra: Mapping[str, str] | None = None,
+        output: int = subprocess.DEVNULL,
+    ) -> None:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, env=environment() | dict(extra or {}), cwd=ROOT
         )
@@ -41,7 +48,11 @@ class Program:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.process.terminate()
-        self.process.communicate(timeout=_END_SECONDS)
+        try:
+            self.process.communicate(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
 
     def cpu_seconds(self) -> float:
         """User and system time of the process and its descendants until now."""
@@ -69,7 +80,7 @@ class Stub(Program):
     """The stub's process and what it has counted."""
 
     def __init__(self, *options: str) -> None:
-        super().__init__((sys.executable, "-m", "benchmarks.stub", *options), STUB_CORE)
+        super().__init__((sys.executable, "-m", "benchmarks.stub", *options), STUB_CORE, output=subprocess.PIPE)
         assert self.process.stdout is not None  # noqa: S101  # it is a pipe
         self.endpoint = self.process.stdout.readline().decode().strip()
 
@@ -94,7 +105,7 @@ class Stub(Program):
         ends_at = time.monotonic() + _START_SECONDS
         while self.counted()["deleted"] < count:
             if program.process.poll() is not None or time.monotonic() > ends_at:
-                raise SystemExit(f"{program.process.args!r} does not consume; is something else wrong with it?")
+                raise SystemExit(f"{program.process.args!r} does not consume; what it wrote stands above")
             time.sleep(0.1)
 
 

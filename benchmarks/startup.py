@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Sequence
 
 from benchmarks.figures import Figures, goal
 from benchmarks.programs import LONGSHORE, environment
@@ -35,7 +34,7 @@ def run(rounds: int) -> bool:
     return seconds <= HELP_GOAL_SECONDS
 
 
-def _cost(command: Sequence[str]) -> tuple[float, float]:
+def _cost(command: tuple[str, ...]) -> tuple[float, float]:
     """Run the command to its end; return its CPU seconds and the most memory that it had, in MB."""
     silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     pid = os.posix_spawn(command[0], command, environment(), file_actions=silent)

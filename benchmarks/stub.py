@@ -17,7 +17,9 @@ __all__ = ["StubProtocol", "loop_factory", "serve"]
 
 _TARGET = re.compile(rb"\r\nx-amz-target: *AmazonSQS\.(\w+)", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-_HEAD = b"HTTP/1.1 %s\r\nContent-Type: application/x-amz-json-1.0\r\nx-amzn-RequestId: %s\r\nContent-Length: %d\r\n\r\n%s"
+_HEAD = (
+    b"HTTP/1.1 %s\r\nContent-Type: application/x-amz-json-1.0\r\nx-amzn-RequestId: %s\r\nContent-Length: %d\r\n\r\n%s"
+)
 _REQUEST_ID = b"9c0e5d1e-3b7a-5f0a-8a52-00a1b2c3d4e5"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import time
 
 import pytest
@@ -115,3 +116,15 @@ async def test_a_permanent_error_is_in_the_dead_letter_queue_with_its_reason(sho
     for part in ('"reason": "sold out"', '"error": "PermanentError"', '"handler": "shop_handlers.handle"', '"attempts": 1'):
         assert part in reason
     await shop.until(shop.is_drained)
+
+
+async def test_sigusr1_logs_where_everything_stands(shop: Shop) -> None:
+    """A worker that seems to hang tells what it waits for, and goes on (D3)."""
+    shop.configure(concurrency=1, wait_time_seconds=1, visibility_timeout_seconds=30)
+    await shop.send(1, seconds=3)
+    worker = await shop.start()
+    await shop.until(lambda: len(shop.started) == 1)
+    worker.process.send_signal(signal.SIGUSR1)
+    await shop.until(lambda: "shop_handlers.py" in worker.output)
+    await shop.until(shop.is_drained)
+    assert shop.handled == {0: 1}

@@ -3,17 +3,22 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aiohttp import ClientSession
+
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
+from worker.errors import SourceError
 from worker.local import EmbeddedAws
 from worker.source import Depth
 
@@ -61,6 +66,17 @@ class Worker:
     def output(self) -> str:
         return self.log.read_text()
 
+    async def ask(self, path: str) -> tuple[int, str]:
+        """Ask its status server; return the HTTP status and the body."""
+        (address,) = re.findall(r'"status":"(http[^"]+)"', self.output)
+        async with ClientSession() as session, session.get(address + path) as answer:
+            return answer.status, await answer.text()
+
+    async def readiness(self) -> tuple[int, dict[str, Any]]:
+        """Ask `/readyz`; return the HTTP status and what it says."""
+        status, body = await self.ask("/readyz")
+        return status, json.loads(body)
+
 
 class Shop:
     """One queue with its dead-letter queue, a fleet file, handlers that keep a ledger, and workers on them."""
@@ -81,12 +97,30 @@ class Shop:
         (self.folder / "fleet.yaml").write_text(text)
         (self.folder / "shop_handlers.py").write_text(HANDLERS)
 
+    async def open(self, *, max_receive_count: int | None = 10) -> None:
+        """Make the queue, and its dead-letter queue unless `max_receive_count` is `None`."""
+        attributes = {}
+        if max_receive_count is not None:
+            url = (await self._clients.settle.call("create_queue", QueueName=f"{self.queue}-dlq"))["QueueUrl"]
+            facts = await self._clients.settle.call("get_queue_attributes", QueueUrl=url, AttributeNames=["QueueArn"])
+            policy = {"deadLetterTargetArn": facts["Attributes"]["QueueArn"], "maxReceiveCount": max_receive_count}
+            attributes["RedrivePolicy"] = json.dumps(policy)
+        await self._clients.settle.call("create_queue", QueueName=self.queue, Attributes=attributes)
+
+    async def demolish(self) -> None:
+        """Delete the queues that there are."""
+        for name in (self.queue, f"{self.queue}-dlq"):
+            with suppress(SourceError):
+                url = (await self._clients.settle.call("get_queue_url", QueueName=name))["QueueUrl"]
+                await self._clients.settle.call("delete_queue", QueueUrl=url)
+
     async def send(self, count: int, **event: object) -> None:
         """Send events numbered from 0."""
         url = (await self._clients.settle.call("get_queue_url", QueueName=self.queue))["QueueUrl"]
         for start in range(0, count, 10):
             entries = [
-                {"Id": str(n), "MessageBody": json.dumps({"n": n, **event})} for n in range(start, min(start + 10, count))
+                {"Id": str(n), "MessageBody": json.dumps({"n": n, **event})}
+                for n in range(start, min(start + 10, count))
             ]
             answer = await self._clients.settle.call("send_message_batch", QueueUrl=url, Entries=entries)
             assert not answer.get("Failed")
@@ -127,7 +161,8 @@ class Shop:
     async def depth(self) -> Depth:
         return await self.source.depth()
 
-    async def until(self, condition: Callable[[], Awaitable[bool]] | Callable[[], bool], *, seconds: float = 60) -> None:
+    @staticmethod
+    async def until(condition: Callable[[], Awaitable[bool]] | Callable[[], bool], *, seconds: float = 60) -> None:
         """Wait until something is so; the bound only ends a broken test."""
         async with asyncio.timeout(seconds):
             while True:

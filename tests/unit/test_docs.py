@@ -1,4 +1,4 @@
-"""The Python in the pages under docs/ runs: the blocks of a page are one module, and its tests pass."""
+"""The Python in the README and in the pages under docs/ runs: the blocks of a page are one module, and its tests pass."""
 
 import asyncio
 import inspect
@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -23,7 +23,9 @@ def python_of(text: str) -> str:
 
 
 PAGES = {
-    str(page.relative_to(DOCS)): code for page in sorted(DOCS.rglob("*.md")) if (code := python_of(page.read_text()))
+    str(page.relative_to(ROOT)): code
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if (code := python_of(page.read_text()))
 }
 
 
@@ -32,7 +34,7 @@ def page(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     """A page as a module, its blocks executed."""
     module = ModuleType("page")
     sys.modules["page"] = module
-    exec(compile(PAGES[request.param], DOCS / request.param, "exec", dont_inherit=True), vars(module))  # noqa: S102 - our own pages
+    exec(compile(PAGES[request.param], ROOT / request.param, "exec", dont_inherit=True), vars(module))  # noqa: S102 - our own pages
     yield module
     del sys.modules["page"]
 
@@ -47,7 +49,15 @@ def test_the_examples_of_a_page_run(page: ModuleType) -> None:
 
 def test_the_page_about_handlers_has_tests_of_its_own() -> None:
     """Else the test above would prove little."""
-    assert PAGES["how-to/write-a-handler.md"].count("\nasync def test_") == 5
+    assert PAGES["docs/how-to/write-a-handler.md"].count("\nasync def test_") == 5
+
+
+def test_the_readme_shows_a_handler_and_the_two_commands() -> None:
+    """Its first screen is what a newcomer copies."""
+    assert "@router.on(" in PAGES["README.md"]
+    text = (ROOT / "README.md").read_text()
+    assert "make demo" in text
+    assert "make test" in text
 
 
 def test_a_block_keeps_its_line() -> None:

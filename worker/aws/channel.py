@@ -1,8 +1,7 @@
 """One AWS client with its own connection pool: calls with a deadline, errors translated, rebuilt when it is stuck."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from worker.aws.deadline import DeadlineExceededError, within
@@ -94,15 +93,10 @@ class Channel:
             await asyncio.wait(self._closing)
 
     async def _send(self, operation: str, parameters: dict[str, Any]) -> Any:
-        async with self._borrow() as client:
-            return await getattr(client, operation)(**parameters)
-
-    @asynccontextmanager
-    async def _borrow(self) -> AsyncIterator[Any]:
         used = await self._ready()
         used.calls += 1
         try:
-            yield used.client
+            return await getattr(used.client, operation)(**parameters)
         finally:
             used.calls -= 1
             self._close_if_idle(used)

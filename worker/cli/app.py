@@ -1,18 +1,19 @@
 """The command line's tree. Commands import what they need when they run, so that `--help` and `run` stay small."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from worker.cli.config import config
+from worker.cli.options import ConfigOption, VersionOption, print_version
 from worker.cli.topology import topology
 
 __all__ = ["app"]
 
+MAX_EVENTS = 100_000
+
 app = typer.Typer(
     name="longshore",
-    help="A fleet of long-running workers for events that travel SNS topic -> SQS queues -> handlers.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -21,29 +22,44 @@ app = typer.Typer(
 app.add_typer(config)
 app.add_typer(topology)
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="The fleet file; $LONGSHORE_CONFIG, config/fleet.yaml or fleet.yaml.")
-]
+
+@app.callback()
+def longshore(version: VersionOption = False) -> None:  # noqa: FBT002 - its callback has the effect
+    """A fleet of long-running workers for events that travel SNS topic -> SQS queues -> handlers."""
 
 
 @app.command()
 def run(
     config: ConfigOption = None,
-    queue: Annotated[list[str] | None, typer.Option("--queue", help="Only this queue; may be given again.")] = None,
+    queue: Annotated[
+        list[str] | None, typer.Option("--queue", metavar="NAME", help="Only this queue; may be given again.")
+    ] = None,
     local: Annotated[bool, typer.Option("--local", help="On an embedded AWS, with the fleet's topology.")] = False,  # noqa: FBT002
 ) -> None:
-    """Run the worker: consume the queues of the fleet file until SIGTERM or Ctrl-C."""
-    from worker.cli.run import run_worker
+    """Consume the queues of the fleet file until SIGTERM or Ctrl-C."""
+    from worker.cli.early import ending_early
 
-    raise typer.Exit(run_worker(config, queue or [], is_local=local))
+    with ending_early():
+        from worker.cli.run import run_worker
+
+        raise typer.Exit(run_worker(config, queue or [], is_local=local))
+
+
+def _event_count(given: object) -> int:
+    text = str(given)  # the default comes as a number
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_EVENTS):
+        raise typer.BadParameter(f"{text!r} must be a whole number from 1 to {MAX_EVENTS}")
+    return int(text)
 
 
 @app.command()
 def demo(
-    events: Annotated[int, typer.Option("--events", min=1, max=100_000, help="Events to publish.")] = 1000,
+    events: Annotated[
+        int, typer.Option("--events", metavar="N", parser=_event_count, help=f"Events to publish, 1 to {MAX_EVENTS}.")
+    ] = 1000,
     forever: Annotated[bool, typer.Option("--forever", help="Publish and consume until Ctrl-C.")] = False,  # noqa: FBT002
 ) -> None:
-    """Watch events travel from a topic through queues to handlers on an embedded AWS, and check the books."""
+    """Watch a fleet at work on an embedded AWS, and check its books."""
     from worker.cli.run import run_demo
 
     raise typer.Exit(run_demo(events, is_forever=forever))
@@ -52,6 +68,4 @@ def demo(
 @app.command()
 def version() -> None:
     """Print the version."""
-    from importlib import metadata
-
-    typer.echo(metadata.version("longshore"))
+    print_version()

@@ -1,28 +1,27 @@
 """`longshore config check|show|schema`."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from worker.cli.options import ConfigOption, JsonOption
 
 __all__ = ["config"]
 
 config = typer.Typer(name="config", help="Look at the fleet file.", no_args_is_help=True, rich_markup_mode=None)
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="The fleet file; $LONGSHORE_CONFIG, config/fleet.yaml or fleet.yaml.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
-
 
 @config.command()
 def check(
     config: ConfigOption = None,
-    live: Annotated[bool, typer.Option("--live", help="Ask AWS about the queues and permissions, too.")] = False,  # noqa: FBT002
+    live: Annotated[bool, typer.Option("--live", help="Ask AWS about the queues and permissions.")] = False,  # noqa: FBT002
     as_json: JsonOption = False,  # noqa: FBT002
 ) -> None:
-    """Check the fleet file and its handlers; with --live also the queues, their dead-letter queues and permissions."""
+    """Check the fleet file and its handlers; --live asks AWS, too.
+
+    Asked for are the queues, their dead-letter queues and the permissions on them; no message is touched.
+    """
     from worker.fleet.process import load_routers
     from worker.settings import load
 
@@ -52,7 +51,7 @@ def check(
 
 @config.command()
 def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:  # noqa: FBT002
-    """Print the effective settings: defaults, file and environment merged."""
+    """Print the settings in effect: the environment over the file."""
     from worker.settings import effective, load
 
     settings = effective(load(config))
@@ -66,7 +65,7 @@ def show(config: ConfigOption = None, as_json: JsonOption = False) -> None:  # n
 
 @config.command()
 def schema() -> None:
-    """Print the JSON schema of the fleet file, for editors."""
+    """Print the JSON schema of fleet files, for editors."""
     from worker.settings import schema as schema_of
 
     typer.echo(json.dumps(schema_of(), indent=2))

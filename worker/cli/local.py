@@ -1,5 +1,7 @@
 """Running a fleet file on the embedded AWS."""
 
+import shlex
+import sys
 from collections.abc import Mapping
 
 import structlog
@@ -21,10 +23,11 @@ async def run_on_embedded_aws(settings: FleetSettings, routers: Mapping[str, Rou
     async with EmbeddedAws() as aws:
         async with AwsClients(aws.access) as clients:
             changes = await apply(wanted_by(settings), clients)
-        log.info("embedded AWS", endpoint_url=aws.endpoint_url, resources_made=len(changes), **_shell(aws.environment))
+        log.info("embedded AWS", endpoint_url=aws.endpoint_url, resources_made=len(changes))
+        sys.stderr.write(f"To publish from another terminal:\n{_shell(aws.environment)}\n")
         return await Process(settings, routers, aws.access).run()
 
 
-def _shell(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what another terminal must export to publish here; the credentials are the emulator's own."""
-    return {"export": " ".join(f"{name}={value}" for name, value in environment.items())}
+def _shell(environment: Mapping[str, str]) -> str:
+    """Return the line that leads another terminal here; the credentials are the emulator's own."""
+    return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())

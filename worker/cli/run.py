@@ -43,16 +43,13 @@ def _check_queues(settings: FleetSettings, queues: Sequence[str]) -> None:
             known = ", ".join(settings.queues)
             nearest = get_close_matches(name, settings.queues, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else f"allowed are: {known}"
-            raise ConfigError(f"--queue {name} is not a queue of the fleet file; {hint}")
+            raise ConfigError(f"--queue {name!r} is not a queue of the fleet file; {hint}")
 
 
 def _run(main: Coroutine[Any, Any, int], *, left_behind: Callable[[], int] = lambda: 0) -> int:
     """Run on uvloop where it is installed; leave without waiting for handlers that ignore the end of the drain."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        try:
-            status = runner.run(main)
-        except KeyboardInterrupt:  # before the signals are ours
-            return 130
+        status = runner.run(main)
         if left_behind():
             sys.stdout.flush()
             sys.stderr.flush()

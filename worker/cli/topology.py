@@ -1,10 +1,15 @@
 """`longshore topology apply`."""
 
 import json
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from worker.cli.options import ConfigOption, JsonOption
+
+if TYPE_CHECKING:
+    from worker.settings import FleetSettings
+    from worker.topology.change import Change
 
 __all__ = ["topology"]
 
@@ -20,11 +25,14 @@ def _group() -> None:
 
 @topology.command()
 def apply(
-    config: Annotated[Path | None, typer.Option("--config", help="The fleet file.")] = None,
+    config: ConfigOption = None,
     local: Annotated[bool, typer.Option("--local", help="On an embedded AWS that ends with this command.")] = False,  # noqa: FBT002
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,  # noqa: FBT002
+    as_json: JsonOption = False,  # noqa: FBT002
 ) -> None:
-    """Create the topics, queues, dead-letter queues, policies and subscriptions that are missing; delete nothing."""
+    """Create what is missing and correct what differs; delete nothing.
+
+    Topics, queues, dead-letter queues, queue policies and subscriptions. A second time there is nothing to do.
+    """
     import asyncio
 
     from worker.settings import load
@@ -35,10 +43,14 @@ def apply(
         return
     for change in changes:
         typer.echo(str(change))
-    typer.echo(f"{len(changes)} changes" if changes else "nothing to do")
+    typer.echo(_count(len(changes)))
 
 
-async def _apply(settings, *, is_local: bool):  # noqa: ANN001, ANN202
+def _count(changes: int) -> str:
+    return "nothing to do" if not changes else "1 change" if changes == 1 else f"{changes} changes"
+
+
+async def _apply(settings: "FleetSettings", *, is_local: bool) -> "list[Change]":
     from contextlib import AsyncExitStack
 
     from worker.aws.session import AwsClients

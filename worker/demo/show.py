@@ -50,7 +50,7 @@ class Show:
             footer = Table.grid()  # a bar alone ends without a line break
             footer.add_row(ProgressBar(total=max(1, books.published), completed=books.ended, width=60))
             footer.add_row(Text(note, style="dim"))
-            self._live.update(Group(table(books), footer), refresh=True)
+            self._live.update(Group(self._table(books), footer), refresh=True)
             return
         now = time.monotonic()
         if now - self._said_at >= LINE_SECONDS:
@@ -60,7 +60,7 @@ class Show:
 
     def result(self, books: Books) -> None:
         """Print the final table and the reasons of the dead letters."""
-        self.console.print(table(books))
+        self.console.print(self._table(books))
         reasons = Table("queue", "dead letters", "reason", title="dead letters", title_justify="left", box=None, pad_edge=False)  # fmt: skip
         for name, account in books.accounts.items():
             for reason, count in account.reasons.most_common():
@@ -70,13 +70,17 @@ class Show:
             self.console.print(reasons)
         self.console.print()
 
+    def _table(self, books: Books) -> Table:
+        return table(books, is_narrow=self.console.width < WIDTH_ELSEWHERE)
 
-def table(books: Books) -> Table:
-    """Return the books as a table, a row per queue."""
-    result = Table(box=None, pad_edge=False)
-    result.add_column("queue")
+
+def table(books: Books, *, is_narrow: bool = False) -> Table:
+    """Return the books as a table, a row per queue; `is_narrow` makes it fit 80 columns."""
+    result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0) if is_narrow else (0, 1))
+    result.add_column("queue", no_wrap=True, vertical="bottom")
     for title in ("published", "received", "handled", "retried", "dead-lettered", "lag p50", "lag p99"):
-        result.add_column(title, justify="right")
+        heading = title.replace("-", "-\n").replace(" ", "\n") if is_narrow else title
+        result.add_column(heading, justify="right")
     for name, account in books.accounts.items():
         counts = (account.published, account.received, account.handled, account.retried, account.dead_lettered)
         lags = (account.lag_p50_seconds, account.lag_p99_seconds)

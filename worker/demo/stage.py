@@ -69,23 +69,28 @@ class Demo:
         self._show.say("starting the embedded AWS ...")
         async with EmbeddedAws() as aws, AwsClients(aws.access) as clients:
             changes = await apply(wanted_by(settings), clients)
-            self._show.say(f"{len(changes)} resources made: {TOPIC} -> {', '.join(settings.queues)}")
+            self._show.say(f"{len(changes)} resources made: a topic, queues, dead-letter queues, subscriptions")
             ledger = Ledger(os.environ["ORDERS_DATABASE"])
             ledger.stock_up(STOCK, counting=COUNTED_PRODUCT, counted_until=time.time() + STOCKTAKE_SECONDS)
             process = Process(settings, load_routers(settings), aws.access)
             books = Books(settings)
             fleet = asyncio.create_task(process.run(started=self._say_address), name="fleet")
             is_complete = await self._perform(process, clients, books, fleet)
+            is_interrupted = not is_complete and process.supervisor.is_draining and not process.supervisor.failure
             status = await _drain(process, fleet, is_hasty=self._is_forever)
             if self._is_forever:
                 self._show.say("drained")
                 return status
             await self._close(books, process, clients, ledger)
             ledger.close()
+        if is_interrupted:
+            self._show.result(books)
+            self._show.say("interrupted: what was still in the queues is gone with the embedded AWS")
+            return 1
         return self._verdict(books, is_complete=is_complete)
 
     def _say_address(self, port: int) -> None:
-        self._note = f"status: http://127.0.0.1:{port}/api/status   metrics: http://127.0.0.1:{port}/metrics"
+        self._note = f"look at http://127.0.0.1:{port}/api/status and /metrics"
         self._show.say(self._note)
 
     async def _perform(self, process: Process, clients: AwsClients, books: Books, fleet: asyncio.Task[int]) -> bool:
@@ -141,7 +146,7 @@ class Demo:
             self._show.say("the demo ended before every event had")
         if faults or not is_complete:
             return 1
-        self._show.say("books balance: every published event was handled or dead-lettered, in every queue")
+        self._show.say("books balance: every event was handled or dead-lettered, in every queue")
         return 0
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from typing import Self
 
 import structlog
@@ -94,16 +95,19 @@ class Dispatcher:
             self._may_leave.set()
 
     async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Give back messages whose handlers still run; how those end does not count any more."""
-        releases = []
-        for delivery in deliveries:
-            self._keeper.let_go(delivery)
-            releases.append(
-                asyncio.create_task(self._settle(delivery, self._judge(delivery, Release())), name="message")
-            )
+        """Give back messages whose handlers still run, as far as SQS takes them in time."""
+        releases = [asyncio.create_task(self._release(delivery), name="message") for delivery in deliveries]
         _, late = await asyncio.wait(releases, timeout=GIVE_BACK_SECONDS)
         for release in late:
             release.cancel()
+
+    async def _release(self, delivery: Delivery) -> None:
+        """Give back one message; its handler knows the lease as lost from here on, and how it ends does not count."""
+        stand_in = copy(delivery)
+        stand_in.lease = copy(delivery.lease)
+        self._keeper.let_go(delivery)
+        delivery.lease.is_surrendered = True
+        await self._settle(stand_in, self._judge(stand_in, Release()))
 
     async def _until_ended(self, seconds: float) -> None:
         """Wait until no task is left, also of those that start meanwhile, but no longer than that."""

@@ -14,6 +14,7 @@ import structlog
 from worker.aws.envelope import Decoded, decode
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
+from worker.engine.stacks import waits_in
 from worker.errors import InvalidPayloadError, PermanentError, TransientError
 from worker.message import Message
 from worker.outcome import Abandon, Ack, DeadLetter, Fate, Outcome, Release, Retry
@@ -23,7 +24,6 @@ __all__ = ["Executor"]
 
 STUCK_SECONDS = 10.0
 """How long a cancelled handler may take to end before it is reported as stuck."""
-STACK_PLACES = 5
 REASON_CHARACTERS = 500
 LATE_JITTER_SECONDS = 5.0
 """Spread of what a draining worker gives back, so that a draining fleet does not pass one message round."""
@@ -45,7 +45,7 @@ class Executor:
         self._context = context
         self._router = router
         self._state = state
-        self._cap = cap
+        self._cap = cap or nullcontext()
         self._durations: dict[str, deque[float]] = {}
 
     async def execute(self, delivery: Delivery) -> Fate:
@@ -89,7 +89,7 @@ class Executor:
         delivery.on_interrupt = self._watch
         try:
             if delivery.begin():
-                async with self._cap or nullcontext():
+                async with self._cap:
                     started_at = self._note_start(delivery, message)
                     happened = _sound(await _limited(delivery, timeout, route.call(message)))
         except BaseException as error:  # noqa: BLE001  # a handler may raise anything
@@ -169,7 +169,7 @@ class Executor:
         delivery.is_stuck = True
         vitals.stuck += 1
         self._context.metrics.stuck(vitals.stuck)
-        log.error("a handler ignores its cancellation", queue=self._context.queue, stack=_stack(run), **delivery.log_fields)  # fmt: skip
+        log.error("a handler ignores its cancellation", queue=self._context.queue, stack=waits_in(run), **delivery.log_fields)  # fmt: skip
         if vitals.stuck * 2 >= self._context.settings.concurrency:
             vitals.fatal(f"{vitals.stuck} of {self._context.settings.concurrency} slots of queue {self._context.queue} hold handlers that ignore their cancellation")  # fmt: skip
 
@@ -257,13 +257,3 @@ def _reason(error: PermanentError | TransientError) -> str:
 def _retry_after(error: TransientError) -> float | None:
     delay: float | None = getattr(error, "retry_after", None)
     return delay if _is_delay(delay) else None
-
-
-def _stack(task: asyncio.Task[object]) -> list[str]:
-    """Return the places where the task waits, the innermost last."""
-    places: list[str] = []
-    awaited: Any = task.get_coro()
-    while (frame := getattr(awaited, "cr_frame", None)) is not None:
-        places.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
-        awaited = awaited.cr_await
-    return places[-STACK_PLACES:]

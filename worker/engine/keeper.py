@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from functools import partial
 
 import structlog
 
@@ -116,14 +117,15 @@ class Keeper:
         lease.beat = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._extend(lease), name=f"beat-{self._context.queue}")
         self._beats.add(task)
-        task.add_done_callback(self._beats.discard)
+        task.add_done_callback(partial(self._sent, lease))
+
+    def _sent(self, lease: HeldLease, task: asyncio.Task[None]) -> None:
+        self._beats.discard(task)
+        lease.end_beat()  # also when the task was cancelled before it began
 
     async def _extend(self, lease: HeldLease) -> None:
         sent, receipt, seconds = self._clock.now(), lease.receipt, lease.beat_seconds
-        try:
-            error = await self._terms.change(receipt, seconds)
-        finally:
-            lease.end_beat()
+        error = await self._terms.change(receipt, seconds)
         self._context.metrics.beats(int(error is None), int(error is not None))
         if lease.receipt == receipt:  # else a newer receive has replaced it meanwhile
             self._note(lease, sent, seconds, error)

@@ -68,8 +68,11 @@ class Receiver:
     async def run(self) -> None:
         """Receive until stopped; return when the last receive on the wire has ended."""
         self._open_loop()
-        while self._loops:
-            await asyncio.wait(self._loops, return_when=asyncio.FIRST_COMPLETED)
+        try:
+            while self._loops:
+                await asyncio.wait(self._loops, return_when=asyncio.FIRST_COMPLETED)
+        finally:  # loops are left only when we are cancelled ourselves
+            self.give_up()
 
     def stop(self) -> None:
         """Issue no more receives."""

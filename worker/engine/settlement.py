@@ -114,7 +114,6 @@ class Settlement:
         else:
             copy = compose(delivery, fate, queue=self._context.queue, is_fifo=rules.settings.is_fifo, now_wall=now_wall)
             if await self._insist(delivery, partial(self._try_copy, copy), hopeless=NEVER_COPIED):
-                self.done.remember(delivery.received.id)
                 await self._delete(delivery)
                 return fate
         delay = rules.longest_delay_seconds(delivery.received, now_wall)

@@ -7,7 +7,7 @@ from typing import Self
 __all__ = ["Reservation", "Slot", "Slots"]
 
 LINGER_SECONDS = 0.05
-"""How long a receive waits for more slots when they free one by one: ten messages in one call cost less than in ten."""
+"""How long a receive that has less than half the room it could use waits for more: ten messages in one call cost less than in ten."""
 SOON_SECONDS = 0.5
 """A slot that is held for longer than this is not waited for: a slow handler costs its own slot and nothing else."""
 
@@ -53,8 +53,7 @@ class Slots:
             if self._is_paused or self._free < 1:
                 await self._until_free(1, timeout_seconds=None)
                 continue
-            within_reach = self._within_reach(limit)
-            if self._free < within_reach:
+            if self._free * 2 < min(limit, self.size) and (within_reach := self._within_reach(limit)) > self._free:
                 await self._until_free(within_reach, timeout_seconds=LINGER_SECONDS)
             if self._has_room(1):
                 size = min(limit, self._free)
@@ -80,12 +79,10 @@ class Slots:
         return self._free >= count and not self._is_paused and not self._is_closed
 
     def _within_reach(self, limit: int) -> int:
-        """Return how many places up to `limit` are free or, as short as their messages have been here, soon will be."""
-        missing = limit - self._free
-        if missing <= 0 or not self._held:
-            return min(limit, self._free)
+        """Return how many places up to `limit` are free or may be soon: those whose messages have not been here for long."""
         since = _now() - SOON_SECONDS
-        return self._free + sum(1 for _ in islice(takewhile(since.__lt__, reversed(self._held.values())), missing))
+        held_lately = takewhile(since.__lt__, reversed(self._held.values()))
+        return self._free + sum(1 for _ in islice(held_lately, limit - self._free))
 
     async def _until_free(self, count: int, timeout_seconds: float | None) -> None:
         loop = asyncio.get_running_loop()

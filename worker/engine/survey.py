@@ -58,10 +58,9 @@ class Survey:
         self._context.vitals.solved("facts")
 
     def _wants_facts(self) -> bool:
-        """Whether they are old, or a person may have mended meanwhile what was wrong with them."""
-        problems = self._context.vitals.problems
+        """Whether they are old, or what is missing may have been created meanwhile."""
         is_old = self._context.clock.now() - self._facts_read_at >= FACTS_SECONDS
-        return is_old or "facts" in problems or "dead_letter_queue" in problems
+        return is_old or "dead_letter_queue" in self._context.vitals.problems
 
     def _failed(self, error: SourceError) -> None:
         self._state.failed(error.fault, str(error))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from worker.engine.consumer import Consumer
 from worker.engine.context import QueueContext
+from worker.fleet.stacks import log_stacks
 from worker.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -16,14 +17,15 @@ __all__ = ["Health", "queue_problems"]
 
 def queue_problems(context: QueueContext) -> list[str]:
     """Return what keeps a queue from being ready, one sentence each."""
-    problems = [f"queue {context.queue}: {problem}" for problem in context.vitals.problems.values()]
+    told = dict.fromkeys(context.vitals.problems.values())  # several parts may have met the same trouble
+    problems = [f"queue {context.queue}: {problem}" for problem in told]
     if not problems and not context.vitals.is_reached:
         problems.append(f"queue {context.queue}: not reached yet")
     return problems
 
 
 class Health:
-    """Reads liveness and readiness off the queues' vitals; stores nothing of its own.
+    """Reads liveness and readiness off the queues' vitals.
 
     Alive: every loop was heard of in time, or waits for what it may wait for. Whether AWS answers is not part of it.
     Ready: every queue was reached, can be settled, and the process does not drain.
@@ -34,10 +36,15 @@ class Health:
         self._consumers = consumers
         self._metrics = metrics
         self._started_at = time.monotonic()
+        self._is_stalled = False
 
     def liveness(self) -> list[str]:
-        """Return the loops that are stuck; empty means alive."""
-        return [loop for consumer in self._consumers.values() for loop in consumer.context.vitals.stuck_loops()]
+        """Return the loops that are stuck; empty means alive. Where they stand is logged once a stall."""
+        stuck = [loop for consumer in self._consumers.values() for loop in consumer.context.vitals.stuck_loops()]
+        if stuck and not self._is_stalled:
+            log_stacks(f"stuck: {', '.join(stuck)}")
+        self._is_stalled = bool(stuck)
+        return stuck
 
     def readiness(self) -> list[str]:
         """Return what keeps the process from being ready; empty means ready."""

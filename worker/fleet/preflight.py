@@ -48,5 +48,7 @@ def _sentence(name: str, error: SourceError) -> str:
             return f"queue {name} does not exist ({error.code}): create it (longshore topology apply) or correct its name in the fleet file"
         case Fault.DENIED:
             return f"queue {name}: denied ({error}): allow sqs:GetQueueUrl, sqs:GetQueueAttributes, sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on it"
+        case Fault.EXPIRED:
+            return f"queue {name}: AWS does not take the credentials ({error}): correct or renew the keys, AWS_PROFILE or the role, and look at the clock"
         case _:
             return f"queue {name} cannot be reached ({error}): look at aws.region, aws.endpoint_url and the network"

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib import metadata
 
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from worker.aws.session import AwsAccess, AwsClients
 from worker.aws.sqs import SqsSource
 from worker.engine.receiver import max_loops
+from worker.fleet.stacks import log_stacks
 from worker.fleet.supervisor import Supervisor
 from worker.router import Router, load_router
 from worker.server import StatusServer
@@ -71,6 +73,7 @@ class Process:
         self.supervisor = Supervisor(settings, routers, self.metrics, on_drain=self._arm_last_resort)
         self._routers = routers
         self._access = access
+        self._consuming: asyncio.Future[int] | None = None
         self._last_resort: threading.Timer | None = None
 
     async def run(self, *, started: Callable[[int], None] = lambda _: None) -> int:
@@ -89,13 +92,27 @@ class Process:
                 await stack.enter_async_context(server)
                 queues = [self.settings.queues[name] for name in self._routers]
                 clients = await stack.enter_async_context(open_clients(queues, self._access))
-                stack.enter_context(_Signals(self.supervisor.drain))
-                log.info("started", service=self.settings.service, queues=list(self._routers), status=f"http://{self.settings.server.host}:{server.port}")  # fmt: skip
+                stack.enter_context(_Signals(self._told_to_stop))
+                log.info("started", service=self.settings.service, queues=list(self._routers), status=_url(self.settings.server.host, server.port))  # fmt: skip
                 started(server.port)
-                return await self.supervisor.run(lambda queue, verbs: sqs_source(clients, queue, verbs))
+                self._consuming = asyncio.ensure_future(
+                    self.supervisor.run(lambda queue, verbs: sqs_source(clients, queue, verbs))
+                )
+                return await self._consuming
+        except asyncio.CancelledError:
+            if not self.supervisor.is_draining or _is_cancelled():
+                raise
+            log.info("ended before it consumed")
+            return 0
         finally:
             if self._last_resort is not None:
                 self._last_resort.cancel()
+
+    def _told_to_stop(self) -> None:
+        """Drain; while lifespans are still being entered there is nothing to drain, and they may take for ever."""
+        self.supervisor.drain()
+        if self._consuming is not None and not self.supervisor.consumers:
+            self._consuming.cancel()
 
     def _arm_last_resort(self) -> None:
         """A thread needs no event loop: it ends the process although a handler may block the loop."""
@@ -106,24 +123,41 @@ class Process:
 
 
 class _Signals:
-    """SIGTERM and Ctrl-C, while inside."""
+    """SIGTERM and Ctrl-C drain, SIGUSR1 logs where everything stands; while inside."""
 
     def __init__(self, drain: Callable[[], None]) -> None:
-        self._drain = drain
+        self._actions: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: drain,
+            signal.SIGINT: drain,
+            signal.SIGUSR1: partial(log_stacks, "SIGUSR1"),
+        }
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._drain)
+        for number, action in self._actions.items():
+            loop.add_signal_handler(number, action)
 
     def __exit__(self, *_: object) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in self._actions:
             loop.remove_signal_handler(number)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_cancelled() -> bool:
+    """Whether the running task itself was cancelled, not only what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _end_process() -> None:
     """Exit without the loop; what was in hand comes back after its lease."""
-    sys.stderr.write("longshore: the event loop is blocked; ended at drain_seconds, messages in hand come back after their lease\n")  # fmt: skip
+    sys.stderr.write(
+        "longshore: ended at drain_seconds although the event loop was blocked or a lifespan had not ended; "
+        "what was in hand comes back after its lease\n"
+    )
     sys.stderr.flush()
     os._exit(1)

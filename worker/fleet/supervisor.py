@@ -11,6 +11,7 @@ from worker.engine.consumer import Consumer
 from worker.engine.context import QueueContext
 from worker.engine.vitals import Vitals
 from worker.fleet.health import Health
+from worker.fleet.lifespans import lifespan
 from worker.fleet.memory_limit import memory_warning
 from worker.router import Router
 from worker.settings import FleetSettings, QueueSettings
@@ -75,9 +76,11 @@ class Supervisor:
         for warning in self.warnings:
             log.warning("the fleet file may hurt", warning=warning)
         async with AsyncExitStack() as stack:
-            states = {}
-            for router in set(self._routers.values()):
-                states[router] = await stack.enter_async_context(router.lifespan_context())
+            states: dict[Router, object] = {}
+            for name, router in self._routers.items():
+                if router not in states:
+                    opened = lifespan(router, self.settings.queues[name].handlers)
+                    states[router] = await stack.enter_async_context(opened)
             cap = asyncio.Semaphore(self.settings.max_running_handlers) if self.settings.max_running_handlers else None
             for name, router in self._routers.items():
                 context = self._context(self.settings.queues[name], open_source)
@@ -98,7 +101,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         until_cut = max(0.0, self.settings.drain_seconds - CUT_SECONDS)
         waits = [self.settings.queues[name].wait_time_seconds for name in self.consumers]
-        log.info("draining", in_hand=self.left_behind, drain_seconds=self.settings.drain_seconds, last_poll_at_most_seconds=max(waits, default=0))  # fmt: skip
+        log.info("draining", in_hand=self.left_behind, drain_seconds=self.settings.drain_seconds, last_poll_at_most_seconds=max(waits, default=0), hint="a second signal cuts it short")  # fmt: skip
         for consumer in self.consumers.values():
             consumer.quiet(self._clock.now() + until_cut)
         self._drain_timer = loop.call_later(until_cut, self._cut_short)

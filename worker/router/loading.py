@@ -50,7 +50,7 @@ def load_router(reference: str) -> Router:
             raise ConfigError(f"handlers `{reference}`: {error}") from None
         return found
     routers = [name for name, value in vars(module).items() if isinstance(value, Router)]
-    hint = _did_you_mean(match["attribute"], routers or vars(module))
+    hint = _hidden(match["module"]) or _did_you_mean(match["attribute"], routers or vars(module))
     if hasattr(module, match["attribute"]):
         raise ConfigError(
             f"handlers `{reference}` names a {type(found).__name__}, not a Router{hint}; name a `worker.Router` object"
@@ -61,7 +61,7 @@ def load_router(reference: str) -> Router:
 
 
 def _imported(name: str, reference: str) -> ModuleType:
-    if (here := str(Path.cwd())) not in sys.path:
+    if (here := _working_directory()) not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
@@ -74,12 +74,19 @@ def _imported(name: str, reference: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise _import_failed(reference, error) from None
         parent, _, missing = error.name.rpartition(".")
-        hint = _did_you_mean(missing, _modules_in(parent))
+        hint = _hidden(name) or _did_you_mean(missing, _modules_in(parent))
         raise ConfigError(
             f"handlers `{reference}`: there is no module `{error.name}`{hint}; it must be installed or stand in {here}"
         ) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's module raises is told in one sentence
         raise _import_failed(reference, error) from None
+
+
+def _working_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        raise UsageError("the working directory does not exist any more: change to one that does") from None
 
 
 def _import_failed(reference: str, error: BaseException) -> ConfigError:
@@ -95,6 +102,16 @@ def _users_place(error: BaseException) -> str:
     users = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
     last = (users or frames)[-1]
     return f"{shown_path(last.filename)}:{last.lineno}"
+
+
+def _hidden(name: str) -> str:
+    """Say so when a module in the working directory is not found because an imported one has its name, as `email` has."""
+    top = name.partition(".")[0]
+    origin = getattr(sys.modules.get(top), "__file__", None) or ""
+    own = next((each for each in (Path(f"{top}.py"), Path(top)) if each.exists()), None)
+    if own is None or not origin or Path(origin).is_relative_to(Path.cwd()):
+        return ""
+    return f", because `{top}` is {origin}, which hides {own} here: rename yours"
 
 
 def _modules_in(package: str) -> Iterable[str]:

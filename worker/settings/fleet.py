@@ -50,7 +50,11 @@ class AwsSettings(Settings):
 class ServerSettings(Settings):
     """Where probes, metrics, API and dashboard listen."""
 
-    host: str = Field(default="127.0.0.1", min_length=1)
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        json_schema_extra=note(allowed="an address or a host name of this machine, such as 127.0.0.1 or 0.0.0.0"),
+    )
     """Address to listen on; a pod needs `0.0.0.0`, so that its probes reach it."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """TCP port; 0 takes a free one."""

@@ -6,8 +6,9 @@ structlog's configuration is one per process, so the output is too: loggers that
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, MutableMapping
-from datetime import UTC, datetime
+from functools import lru_cache
 from threading import RLock
 from typing import Any, BinaryIO, Literal, cast
 
@@ -135,7 +136,13 @@ def _is_terminal(stream: BinaryIO | None) -> bool:
 
 
 def _now() -> str:
-    return f"{datetime.now(UTC).isoformat(timespec='microseconds')[:26]}Z"
+    seconds, microseconds = divmod(time.time_ns() // 1000, 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06}Z"
+
+
+@lru_cache(maxsize=1)  # a busy worker writes thousands of lines within one second
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _error_of(exc_info: object) -> BaseException | None:
@@ -188,7 +195,7 @@ def _text(value: object) -> str:
 
 def _console(*, has_colors: bool) -> Render:
     renderer = structlog.dev.ConsoleRenderer(
-        colors=has_colors, exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+        colors=has_colors, exception_formatter=structlog.dev.plain_traceback, sort_keys=False, pad_event_to=0
     )
 
     def render(logger: Any, method: str, event: Event) -> bytes:
@@ -198,7 +205,7 @@ def _console(*, has_colors: bool) -> Render:
             key: value if not isinstance(value, str) or value.isprintable() else repr(value)
             for key, value in event.items()
         }
-        shown |= {"timestamp": _now(), "level": _ALIASES.get(method, method)}
+        shown |= {"timestamp": _now()[11:23], "level": _ALIASES.get(method, method)}
         if logger.name is not None:
             shown["logger"] = logger.name
         if error is not None:

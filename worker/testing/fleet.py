@@ -62,6 +62,8 @@ class Fleet:
         """The consumer that runs, or ran last."""
         self.clock: Clock = LoopClock(source)
         """Where leases get the time from; replace it before running, to let the machine be suspended."""
+        self.cap: asyncio.Semaphore | None = None
+        """How many handlers may run at once in all fleets that share it; set it before running."""
 
     async def run(self, router: Router | Callable[..., Any], *, seconds: float | None = None) -> None:
         """Consume for `seconds`, or until the queue is empty and everything is settled; then drain."""
@@ -85,7 +87,7 @@ class Fleet:
             metrics = Metrics().queue(self.settings.name)
             vitals = Vitals(clock, fatal=self.fatal.append)
             context = QueueContext(self.source, self.settings, metrics, clock, Ticker(clock), vitals)
-            self.consumer = consumer = Consumer(context, router, state=state)
+            self.consumer = consumer = Consumer(context, router, state=state, cap=self.cap)
             RUN_IN_PLACE.set(virtual_time.is_running())  # threads do not know virtual time
             task = asyncio.create_task(consumer.run(), name=f"consumer-{self.settings.name}")
             try:

@@ -77,7 +77,9 @@ class TestTheCopy:
             "amount": Attribute("Number.decimal", "12.30"),
             "blob": Attribute("Binary", b"\x00\xff"),
         }
-        source.send('{"b":  "\\u00e4 ü"}', attributes=attributes, trace_header="Root=1-5759e988-bd862e3fe1be46a994272793")
+        source.send(
+            '{"b":  "\\u00e4 ü"}', attributes=attributes, trace_header="Root=1-5759e988-bd862e3fe1be46a994272793"
+        )
         await Fleet(source).run(_refuse)
         (letter,) = source.dead_letters
         assert letter.arrived_by == "copy"
@@ -350,7 +352,9 @@ class TestRefusedCopies:
 
 
 class TestWithoutADeadLetterQueue:
-    async def test_a_message_that_can_never_succeed_is_retried_at_the_longest_delay_loudly(self, lines: LogLines) -> None:
+    async def test_a_message_that_can_never_succeed_is_retried_at_the_longest_delay_loudly(
+        self, lines: LogLines
+    ) -> None:
         """`dead_letter: none`, said on purpose (S5)."""
         source = MemorySource(dead_letter=False)
         message_id = source.send("{}")

@@ -57,9 +57,9 @@ async def test_an_unknown_event_reaches_a_newer_release() -> None:
     old, (new, seen) = Router(), orders_only()
     old.on("page.viewed")(sleeping)
     source.send("{}", attributes={"event_type": "order.created"})
-    async with Fleet(source).running(old):
+    async with Fleet(source, attempts=9).running(old):
         await asyncio.sleep(2)
-    await Fleet(source).run(new)
+    await Fleet(source, attempts=9).run(new)
     assert seen == ["{}"]
     assert source.dead_letters == []
 

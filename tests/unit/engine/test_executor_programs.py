@@ -93,7 +93,7 @@ FATES: dict[Cause | None, tuple[type, ...]] = {
     interruptions=st.lists(st.tuples(seconds, st.sampled_from(Cause)), max_size=4),
     cancelled_after=st.none() | seconds,
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_handler_interrupted_at_any_time_ends_in_one_fate(
     program: Steps, interruptions: list[tuple[float, Cause]], cancelled_after: float | None
 ) -> None:

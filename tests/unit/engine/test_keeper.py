@@ -62,6 +62,17 @@ async def test_beats_go_ten_at_a_time(source: RecordedSource) -> None:
     assert [len(receipts) for _, receipts in source.extended] == [10] * 10
 
 
+async def test_what_is_due_soon_comes_along(source: RecordedSource) -> None:
+    """Leases that are due within a twelfth of the timeout share a call (L2)."""
+    async with Fleet(source).running(Work(15)):
+        for _ in range(5):
+            source.send("order")
+            source.send("order")
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(15)
+    assert [len(receipts) for _, receipts in source.extended] == [10]
+
+
 async def test_the_most_urgent_leases_are_extended_first(source: RecordedSource) -> None:
     """What was received first comes first, also when others are due at the same moment (L2)."""
     async with Fleet(source, concurrency=20).running(Work(15)):
@@ -199,6 +210,27 @@ async def test_a_source_that_raises_what_it_must_not_costs_no_lease(
     await Fleet(source).run(work)
     assert work.began == [0]
     assert work.cancelled == []
+
+
+async def test_a_crash_of_the_keeper_costs_no_lease(source: RecordedSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loop is started again, and beats that were on the wire are made again (D2, L2)."""
+    source.faults.slow("extend", 1)
+    work = Work(100)
+    source.send("order")
+    async with Fleet(source).running(work) as consumer:
+        keeper = consumer._keeper
+        turn = keeper._turn
+
+        def turn_and_crash() -> float:
+            turn()
+            monkeypatch.setattr(keeper, "_turn", turn)
+            raise RuntimeError("a defect")
+
+        await asyncio.sleep(5)
+        monkeypatch.setattr(keeper, "_turn", turn_and_crash)
+        await asyncio.sleep(200)
+    assert work.cancelled == []
+    assert work.began == [0]
 
 
 async def test_a_blocked_loop_beats_as_soon_as_it_can(source: RecordedSource) -> None:

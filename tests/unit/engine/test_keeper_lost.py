@@ -1,7 +1,7 @@
 """Leases that end: lost ones are left alone, capped ones are settled, and no beat overwrites a settlement."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from structlog.testing import capture_logs
@@ -9,7 +9,7 @@ from structlog.typing import EventDict
 from support.lease_work import RecordedSource, Work, leases_lost, settled
 from support.loop_time import now, stand_still
 
-from worker.errors import Fault, SourceError
+from worker.errors import EntryError, Fault, SourceError
 from worker.message import Message
 from worker.outcome import Ack, Outcome, Retry
 from worker.testing.fleet import Fleet
@@ -65,6 +65,38 @@ async def test_a_yes_after_the_deadline_proves_nothing(source: RecordedSource) -
     assert work.cancelled == [pytest.approx(29)]
     assert [receipt[-1] for receipt in source.deleted] == ["2"]
     assert source.receives[message_id][1] == pytest.approx(39)  # it had reached SQS
+
+
+async def test_a_slow_beat_counts_from_its_sending(source: RecordedSource) -> None:
+    """Sent at 9 s and answered at 17 s, it extends the lease to 38 s, when SQS shows the message again (L1)."""
+    source.faults.slow("extend", 8, times=1, after=True)
+    asyncio.get_running_loop().call_later(10, lambda: source.faults.fail("extend", times=None))
+    work = Work(90)
+    source.send("order")
+    async with Fleet(source).running(work):
+        await asyncio.sleep(60)
+    assert work.cancelled == [pytest.approx(38)]
+
+
+async def test_a_yes_that_is_read_too_late_does_not_bring_a_lease_back(
+    source: RecordedSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop stood still over the deadline, and the answer is read before any timer runs (L3, L6)."""
+    extend = source.extend
+
+    async def extend_and_block(changes: Sequence[tuple[str, int]]) -> list[EntryError | None]:
+        answers = await extend(changes)
+        if now() < 20:
+            stand_still(25)
+        return answers
+
+    monkeypatch.setattr(source, "extend", extend_and_block)
+    work = Work(100)
+    source.send("order")
+    fleet = Fleet(source)
+    await fleet.run(work)
+    assert work.cancelled == [pytest.approx(34)]
+    assert settled(fleet) == {"ack": 1, "abandon": 1}
 
 
 async def test_a_yes_after_the_deadline_does_not_bring_a_handler_back(source: RecordedSource) -> None:

@@ -113,6 +113,15 @@ async def test_an_extension_hides_the_message_from_now_on(changes: Changes) -> N
     assert lease.deadline == pytest.approx(109)
 
 
+async def test_a_slow_extension_counts_from_its_sending(changes: Changes) -> None:
+    """SQS may have made it at the start of the call (L1, L7)."""
+    lease = make_lease(changes)
+    changes.seconds = 8
+    await lease.extend(100)
+    assert now() == 8
+    assert lease.deadline == pytest.approx(99)
+
+
 async def test_an_extension_that_is_covered_already_costs_no_call(changes: Changes) -> None:
     """At least so many seconds are promised, not exactly so many (L7)."""
     lease = make_lease(changes)

@@ -6,10 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import structlog
 
-from worker.engine.receiver import BACKOFF_CAP_SECONDS, QUICK_SECONDS, max_loops
-from worker.errors import Fault, SourceError
+from worker.engine.receiver import QUICK_SECONDS, max_loops
 from worker.message import Message, Received
 from worker.source import MAX_BATCH, ReceiveRequest
 from worker.testing.fleet import Fleet
@@ -69,7 +67,7 @@ async def test_a_single_slot_works_off_a_backlog_without_dead_letters() -> None:
     send(source, DOSE)
     handled = 0
 
-    async def handler(message: Message[str]) -> None:
+    async def handler(_: Message[str]) -> None:
         nonlocal handled
         handled += 1
         await asyncio.sleep(12 if handled % 1000 == 0 else 0.5)  # now and then far longer than the visibility timeout
@@ -167,7 +165,7 @@ async def test_slots_that_free_one_by_one_are_filled_by_few_receives() -> None:
     send(source, 1000)
     started = 0
 
-    async def handler(message: Message[str]) -> None:
+    async def handler(_: Message[str]) -> None:
         nonlocal started
         started += 1
         await asyncio.sleep(0.2 + started % 10 * 0.004)
@@ -233,205 +231,6 @@ async def test_a_slow_handler_costs_its_own_slot_only(concurrency: int) -> None:
     assert await throughput(1, concurrency=concurrency) >= share * 0.9 * await throughput(0, concurrency=concurrency)
 
 
-# Errors (R6)
-
-
-async def test_an_outage_costs_few_calls_and_ends_with_it() -> None:
-    """20 s of darkness cost a few receives; consumption goes on within 30 s of the light (R6)."""
-    source = WatchedSource()
-    source.faults.dark(100, 120)
-    handled_at: list[float] = []
-
-    async def handler(message: Message[str]) -> None:
-        handled_at.append(now())
-
-    async with Fleet(source, concurrency=100).running(handler):
-        await asyncio.sleep(95)
-        send(source, 1)
-        await asyncio.sleep(1)
-        send(source, 1)  # wakes the poll, so that the next ones meet the darkness
-        await asyncio.sleep(14)
-        source.send("sent in the dark")
-        await asyncio.sleep(60)
-        assert len(handled_at) == 3
-        assert handled_at[-1] <= 150
-    assert len([at for at, _ in source.requests if 100 <= at < 120]) <= 20
-
-
-async def test_receives_that_fail_together_leave_one_that_tries() -> None:
-    """When an outage meets many loops, all but one close at once: one queue means one caller that backs off (R6)."""
-    source = WatchedSource()
-    source.faults.slow("receive", 0.1)
-    send(source, 10_000)
-    async with Fleet(source, concurrency=100).running(handler_of(0.2)):
-        await asyncio.sleep(10)
-        assert source.max_on_wire > 5
-        source.faults.fail("receive", times=None)
-        await asyncio.sleep(1)
-        started = now()
-        await asyncio.sleep(60)
-        assert len(source.asked_since(started)) < 25
-        source.faults.clear()
-        await asyncio.sleep(60)
-        assert source.is_empty
-
-
-@pytest.mark.parametrize("fault", list(Fault))
-async def test_no_error_ends_a_loop(fault: Fault) -> None:
-    """Whatever SQS answers to a receive, the next one is made (R6)."""
-    source = MemorySource()
-    source.faults.fail("receive", SourceError(fault, "SomeCode"), times=5)
-    source.send("work")
-    seen: list[str] = []
-    async with Fleet(source).running(handler_of(0, seen)) as consumer:
-        await asyncio.sleep(5 * BACKOFF_CAP_SECONDS)
-        assert len(seen) == 1
-        assert consumer.context.vitals.problems == {}
-    assert consumer.context.metrics.snapshot()["receive_errors"][fault] == 5
-
-
-async def test_passing_errors_are_named_when_they_last() -> None:
-    """A blip changes nothing; what fails three times in a row makes the queue not ready, and a success ready again (R6)."""
-    source = MemorySource()
-    async with Fleet(source).running(handler_of()) as consumer:
-        problems = consumer.context.vitals.problems
-        await asyncio.sleep(30)
-        source.faults.fail("receive", times=2)
-        await asyncio.sleep(15)
-        assert problems == {}
-        await asyncio.sleep(100)
-        rule = source.faults.fail("receive", times=None)
-        await asyncio.sleep(120)
-        assert problems["receive"].startswith("receiving fails, ")
-        assert "ServiceUnavailable" in problems["receive"]
-        rule.stop()
-        await asyncio.sleep(30)
-        assert problems == {}
-
-
-@pytest.mark.parametrize("fault", [Fault.MISSING, Fault.DENIED])
-async def test_what_a_person_must_mend_is_asked_for_at_most_once_a_second(fault: Fault) -> None:
-    """A missing queue or denied access is named at once, asked for at most once a second, and heals by itself (R6)."""
-    source = WatchedSource()
-    rule = source.faults.fail("receive", SourceError(fault, "TheCode"), times=None)
-    source.send("work")
-    seen: list[str] = []
-    async with Fleet(source, concurrency=50).running(handler_of(0, seen)) as consumer:
-        await asyncio.sleep(0.5)
-        assert "TheCode" in consumer.context.vitals.problems["receive"]
-        await asyncio.sleep(600)
-        times = [at for at, _ in source.requests]
-        assert min(later - earlier for earlier, later in zip(times, times[1:], strict=False)) >= 1
-        assert len(times) < 120
-        rule.stop()
-        await asyncio.sleep(BACKOFF_CAP_SECONDS + 1)
-        assert (len(seen), consumer.context.vitals.problems) == (1, {})
-
-
-async def test_a_missing_queue_is_named_and_heals() -> None:
-    """Without its queue a consumer runs, is not ready, says what to do, and starts once the queue is there (R6)."""
-    source = MemorySource()
-    source.exists = False
-    seen: list[str] = []
-    async with Fleet(source).running(handler_of(0, seen)) as consumer:
-        await asyncio.sleep(300)
-        vitals = consumer.context.vitals
-        assert not vitals.is_reached
-        assert "does not exist" in vitals.problems["receive"]
-        assert "create it" in vitals.problems["receive"]
-        source.exists = True
-        source.send("work")
-        await asyncio.sleep(40)
-        assert (len(seen), vitals.problems, vitals.is_reached) == (1, {}, True)
-
-
-async def test_an_error_that_lasts_is_logged_once_a_minute() -> None:
-    """Half an hour of errors is a line a minute with a count, and one line when it works again (R6)."""
-    source = MemorySource()
-    rule = source.faults.fail("receive", times=None)
-    with structlog.testing.capture_logs() as lines:
-        async with Fleet(source).running(handler_of()):
-            await asyncio.sleep(1800)
-            rule.stop()
-            await asyncio.sleep(60)
-    fails = [line for line in lines if line["event"] == "receive fails"]
-    assert 20 <= len(fails) <= 31
-    assert sum(line["count"] for line in fails) == pytest.approx(rule.hits, abs=10)
-    assert [line["failures"] for line in lines if line["event"] == "receive works again"] == [rule.hits]
-
-
-# What is asked (R8)
-
-
-async def test_the_visibility_timeout_is_sent_with_each_receive() -> None:
-    """What the queue itself is set to does not matter; a standard queue gets no attempt id (R8)."""
-    source = WatchedSource(visibility_timeout_seconds=30)
-    await Fleet(source, visibility_timeout_seconds=77).run(handler_of(), seconds=100)
-    assert {request.visibility_timeout_seconds for _, request in source.requests} == {77}
-    assert {request.attempt_id for _, request in source.requests} == {None}
-
-
-async def test_each_fifo_receive_has_an_attempt_id_of_its_own() -> None:
-    """A receive whose outcome is known is never asked for again under its id (R8)."""
-    source = WatchedSource("orders.fifo")
-    for number in range(5):
-        source.send("work", group_id=str(number))
-    await Fleet(source).run(handler_of())
-    ids = [request.attempt_id for _, request in source.requests]
-    assert None not in ids
-    assert len(set(ids)) == len(ids) > 5
-
-
-@pytest.mark.parametrize("fault", [Fault.TIMEOUT, Fault.UNAVAILABLE])
-async def test_a_lost_fifo_answer_is_asked_for_again(fault: Fault) -> None:
-    """The same request with the same id brings the same message at once, though its group is locked (R8)."""
-    source = WatchedSource("orders.fifo", visibility_timeout_seconds=600)
-    source.faults.fail("receive", SourceError(fault, "Lost"), times=2, after=True)
-    source.send("work", group_id="a")
-    seen: list[str] = []
-    async with Fleet(source).running(handler_of(0, seen)):
-        await asyncio.sleep(10)
-        assert len(seen) == 1
-    first, second, third = (request for _, request in source.requests[:3])
-    assert first == second == third
-    assert source.requests[3][1].attempt_id != first.attempt_id
-
-
-async def test_the_room_of_a_lost_fifo_answer_stays_reserved() -> None:
-    """While the outcome of a receive is unknown, its messages may be ours: nobody else gets their room (R8)."""
-    source = WatchedSource("orders.fifo")
-    source.faults.fail("receive", SourceError(Fault.TIMEOUT, "Lost"), times=3, after=True)
-    source.send("work", group_id="a")
-    async with Fleet(source, concurrency=1).running(handler_of(5)) as consumer:
-        while len(source.requests) < 4:
-            assert consumer.slots.free == 0
-            await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize("fault", [Fault.THROTTLED, Fault.DENIED, Fault.MISSING, Fault.EXPIRED])
-async def test_a_refused_fifo_receive_gets_a_new_attempt_id(fault: Fault) -> None:
-    """SQS has said no, so nothing was lost (R8)."""
-    source = WatchedSource("orders.fifo")
-    source.faults.fail("receive", SourceError(fault, "Refused"), times=1)
-    async with Fleet(source).running(handler_of()):
-        await asyncio.sleep(10)
-    (_, first), (_, second) = source.requests[:2]
-    assert first.attempt_id != second.attempt_id
-
-
-async def test_a_draining_fifo_queue_asks_for_no_lost_answer() -> None:
-    """Once told to stop, no receive is issued, not even one that would repeat another (R4, R8, D1)."""
-    source = WatchedSource("orders.fifo")
-    source.faults.fail("receive", SourceError(Fault.TIMEOUT, "Lost"), times=None)
-    async with Fleet(source).running(handler_of()) as consumer:
-        while len(source.requests) < 2:
-            await asyncio.sleep(0.001)
-        consumer.quiet(now() + 60)
-        asked = len(source.requests)
-        await asyncio.sleep(60)
-        assert len(source.requests) == asked
-
-
 # The same message twice (R9)
 
 
@@ -439,14 +238,13 @@ async def test_a_draining_fifo_queue_asks_for_no_lost_answer() -> None:
 async def test_a_message_that_comes_twice_runs_once_and_gives_its_extra_room_back(same_response: bool) -> None:  # noqa: FBT001
     """Two responses, or two places of one, name the same message: one run, one delete, no slot lost (R9)."""
     source = WatchedSource()
-    rule = source.faults.double(times=None, same_response=same_response)
+    rule = source.faults.double(times=30, same_response=same_response)
     send(source, 30)
     seen: list[str] = []
     async with Fleet(source, concurrency=7).running(handler_of(2, seen)) as consumer:
         await asyncio.sleep(20)
         assert len(seen) == len(set(seen)) == 30
-        assert rule.hits >= 30
-        rule.stop()
+        assert rule.hits == 30
         await asyncio.sleep(60)
         assert (consumer.in_hand, consumer.slots.taken, source.is_empty) == (0, 0, True)
         assert consumer.slots.free == 0  # seven: all reserved by the one long poll
@@ -470,3 +268,27 @@ async def test_a_full_queue_takes_no_room_from_another() -> None:
         send(other, 100)
         await asyncio.sleep(10)
         assert (full.in_flight, len(seen)) == (3, 100)
+
+
+async def test_a_cap_over_queues_bounds_handlers_not_room() -> None:
+    """A process-wide cap lets one handler run at a time; each queue receives into its own room all the same (R10)."""
+    cap = asyncio.Semaphore(1)
+    fleets = [Fleet(MemorySource(name), concurrency=3) for name in ("one", "two")]
+    running = most = 0
+
+    async def handler(_: Message[str]) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(10)
+        running -= 1
+
+    for fleet in fleets:
+        fleet.cap = cap
+        send(fleet.source, 5)
+    async with fleets[0].running(handler), fleets[1].running(handler):
+        await asyncio.sleep(5)
+        assert [fleet.source.in_flight for fleet in fleets] == [3, 3]
+        await asyncio.sleep(200)
+        assert all(fleet.source.is_empty for fleet in fleets)
+    assert most == 1

@@ -174,5 +174,5 @@ class TestRetention:
         """Half of what is left, at least a second: one message must not spin until its retention ends (S5, S7)."""
         rules = _rules(dead_letter="none", retention_seconds=DAY, attempts=50)
         received = _received(40, age_seconds=DAY - left_seconds)
-        assert _delay(rules, Retry(), received) == delay
+        assert _delay(rules, Retry(after=HOUR), received) == delay
         assert rules.longest_delay_seconds(received, NOW) == delay
