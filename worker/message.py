@@ -87,6 +87,4 @@ class Message(Generic[T]):
     def log(self) -> structlog.typing.FilteringBoundLogger:
         """A logger whose lines say which message they are about; it never carries the payload."""
         logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("handler")
-        return logger.bind(
-            queue=self.queue, message_id=self.id, event_type=self.event_type, attempt=self.receive_count
-        )
+        return logger.bind(queue=self.queue, message_id=self.id, event_type=self.event_type, attempt=self.receive_count)

@@ -14,9 +14,7 @@ pytestmark = pytest.mark.integration
 IS_FULL = os.environ.get("LONGSHORE_DOSE") == "full"
 
 
-async def test_throttles_errors_resets_and_partial_failures_lose_nothing(
-    shop: Shop, embedded_aws: EmbeddedAws
-) -> None:
+async def test_throttles_errors_resets_and_partial_failures_lose_nothing(shop: Shop, embedded_aws: EmbeddedAws) -> None:
     """5 % of each trouble on every call, before and after its effect: all handled and deleted, none dead-lettered (R6, S1)."""
     count = 1000 if IS_FULL else 300
     async with BadRoad(embedded_aws.endpoint_url, share=0.05) as road:

@@ -113,7 +113,12 @@ async def test_a_permanent_error_is_in_the_dead_letter_queue_with_its_reason(sho
     assert letters[0].body == '{"n": 0, "fail": "permanent"}'
     reason = letters[0].attributes["longshore.dead_letter"].value
     assert isinstance(reason, str)
-    for part in ('"reason": "sold out"', '"error": "PermanentError"', '"handler": "shop_handlers.handle"', '"attempts": 1'):
+    for part in (
+        '"reason": "sold out"',
+        '"error": "PermanentError"',
+        '"handler": "shop_handlers.handle"',
+        '"attempts": 1',
+    ):
         assert part in reason
     await shop.until(shop.is_drained)
 

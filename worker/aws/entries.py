@@ -9,12 +9,12 @@ from worker.message import Attribute
 
 __all__ = ["answers", "sent_attributes"]
 
-_NOT_ANSWERED = EntryError(Fault.UNAVAILABLE, "NotAnswered", "the answer does not mention this entry")
-
 
 def answers(said: Mapping[str, Any], count: int) -> list[EntryError | None]:
     """Sort an answer by position (which is the entry's id); an entry that it does not mention has failed."""
-    results: list[EntryError | None] = [_NOT_ANSWERED] * count
+    results: list[EntryError | None] = [
+        EntryError(Fault.UNAVAILABLE, "NotAnswered", "the answer does not mention this entry") for _ in range(count)
+    ]
     with reading_an_answer():
         for done in said.get("Successful", ()):
             results[int(done["Id"])] = None

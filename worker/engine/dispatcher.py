@@ -184,7 +184,7 @@ class Dispatcher:
                 self._drop(successor)
             else:
                 self._launch(successor)
-        if self._is_leaving and not self._in_hand:
+        if self._is_leaving and not self._in_hand and not self._is_cut_short:
             self._may_leave.set()
 
     def _count(self, fate: Fate) -> None:

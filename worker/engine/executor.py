@@ -118,13 +118,15 @@ class Executor:
             state=self._state,
         )
 
-    def _unknown(self, event_type: str | None) -> Outcome:
+    def _unknown(self, event_type: str | None) -> Fate:
         reason = "message without an event type" if event_type is None else f"unknown event type {event_type[:200]!r}"
         match self._context.settings.unknown_event:
             case "ack":
                 return Ack(reason)
             case "dead_letter":
                 return DeadLetter(reason)
+            case _ if self._context.is_draining:  # the newer release that knows it is on its way
+                return Release()
             case _:
                 return Retry(reason=reason)
 

@@ -86,6 +86,8 @@ class Supervisor:
                 context = self._context(self.settings.queues[name], open_source)
                 stack.push_async_callback(context.source.close)
                 self.consumers[name] = Consumer(context, router, state=states[router], cap=cap)
+            if cap is not None:
+                self._wait_for_each_other()
             if not self.is_draining:  # else the signal came while resources were being opened
                 await self._consume()
         self._say_goodbye()
@@ -113,6 +115,13 @@ class Supervisor:
             self.failure = sentence
             log.error("cannot go on", cause=sentence)
             self.drain()
+
+    def _wait_for_each_other(self) -> None:
+        """Let no queue count as stuck whose slots wait for the longest handler of another one."""
+        vitals = [consumer.context.vitals for consumer in self.consumers.values()]
+        longest = max((each.full_bound_seconds for each in vitals), default=0.0)
+        for each in vitals:
+            each.full_bound_seconds = longest
 
     async def _consume(self) -> None:
         ticker = asyncio.create_task(self._ticker.run(), name="ticker")

@@ -198,7 +198,7 @@ class MemorySource:
         async with self._call("receive"):
             refusals.check_receive(request)
             messages = await self.store.receive(request, outlives_caller=self.faults.ghost_polls)
-            return messages if self.store.is_fifo else messages + self._doubles(messages)
+            return messages if self.store.is_fifo else (messages + self._doubles(messages))[: request.limit]
 
     async def extend(self, changes: Sequence[tuple[str, int]]) -> list[EntryError | None]:
         """Hide each receipt's message for its number of seconds from now; 0 makes it visible at once."""
