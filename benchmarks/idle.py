@@ -23,7 +23,7 @@ queues:
 
 def run(seconds: float) -> bool:
     """Measure, print, and return whether the goals are met."""
-    with tempfile.TemporaryDirectory() as folder, Stub("--empty") as stub:
+    with tempfile.TemporaryDirectory() as folder, Stub() as stub:
         path = Path(folder) / "fleet.yaml"
         path.write_text(FLEET)
         command = (*LONGSHORE, "run", "--config", str(path))

@@ -20,7 +20,7 @@ LONGSHORE = (sys.executable, "-c", "from worker.cli import main; main()")
 _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 CONSUMER_CORE, STUB_CORE = _CORES[0], _CORES[-1]
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_START_SECONDS = 60.0
+_WARM_UP_SECONDS = 60.0
 _END_SECONDS = 30.0
 
 
@@ -79,14 +79,26 @@ class Program:
 class Stub(Program):
     """The stub's process and what it has counted."""
 
-    def __init__(self, *options: str) -> None:
-        super().__init__((sys.executable, "-m", "benchmarks.stub", *options), STUB_CORE, output=subprocess.PIPE)
+    def __init__(self) -> None:
+        super().__init__((sys.executable, "-m", "benchmarks.stub"), STUB_CORE, output=subprocess.PIPE)
         assert self.process.stdout is not None  # noqa: S101  # it is a pipe
         self.endpoint = self.process.stdout.readline().decode().strip()
 
     def counted(self) -> Mapping[str, Any]:
-        """Return `received` and `deleted` messages and `calls` by operation."""
-        with urllib.request.urlopen(self.endpoint, timeout=_START_SECONDS) as answer:  # noqa: S310  # our own, on loopback
+        """Return `calls` by operation and `deleted` messages by queue."""
+        return self._get("")
+
+    def deleted(self, queue: str) -> int:
+        """Return how many messages of the queue were received and deleted."""
+        count: int = self.counted()["deleted"].get(queue, 0)
+        return count
+
+    def supply(self, queue: str) -> None:
+        """Give messages to this queue alone; receives of all others wait."""
+        self._get(queue)
+
+    def _get(self, path: str) -> Mapping[str, Any]:
+        with urllib.request.urlopen(f"{self.endpoint}/{path}", timeout=10) as answer:  # noqa: S310  # our own, on loopback
             counted: Mapping[str, Any] = json.load(answer)
         return counted
 
@@ -100,10 +112,10 @@ class Stub(Program):
             "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
         }
 
-    def wait_until_deleted(self, count: int, program: Program) -> None:
-        """Wait until so many messages were deleted in all; raise `SystemExit` when the program does not get there."""
-        ends_at = time.monotonic() + _START_SECONDS
-        while self.counted()["deleted"] < count:
+    def wait_until_deleted(self, count: int, queue: str, program: Program) -> None:
+        """Wait until so many messages of the queue were deleted; raise `SystemExit` when the program does not do it."""
+        ends_at = time.monotonic() + _WARM_UP_SECONDS
+        while self.deleted(queue) < count:
             if program.process.poll() is not None or time.monotonic() > ends_at:
                 raise SystemExit(f"{program.process.args!r} does not consume; what it wrote stands above")
             time.sleep(0.1)

@@ -1,15 +1,16 @@
 """What the stub answers: SQS's JSON, rendered in advance as far as it can be.
 
-An endless queue always has as many messages as a receive asks for, each with an id and a receipt handle of its own;
-an empty queue has none. What is deleted was received before, or it does not count.
+One queue at a time is supplied: it always has as many messages as a receive asks for, each with an id and a receipt
+handle of its own. All others are empty. What is deleted was received before, or it does not count.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
-__all__ = ["ACCOUNT", "MAX_BATCH", "Refusal", "StubSqs"]
+__all__ = ["ACCOUNT", "MAX_BATCH", "Refusal", "StubSqs", "queue_of"]
 
 ACCOUNT: Final = "000000000000"
 MAX_BATCH: Final = 10
@@ -85,15 +86,16 @@ class Refusal(Exception):  # noqa: N818  # SQS says no; nothing went wrong here
 class StubSqs:
     """Answers SQS's calls; any queue exists, and `NAME-dlq` is the dead-letter queue of `NAME`."""
 
-    def __init__(self, *, is_empty: bool) -> None:
-        self.is_empty = is_empty
+    def __init__(self, supplied: str = "") -> None:
+        self.supplied = supplied
+        """Name of the queue that has messages; empty when none has."""
         self.endpoint = ""
         """Stands before the account in a queue's URL."""
-        self.calls: dict[str, int] = {}
+        self.calls: Counter[str] = Counter()
         """How often each operation was called."""
+        self.deleted: Counter[str] = Counter()
+        """Messages that were received and then deleted, each once, by queue."""
         self.received = 0
-        self.deleted = 0
-        """Messages that were received and then deleted, each once."""
         self._in_flight: set[int] = set()
         self._operations: dict[str, Callable[[Request], bytes]] = {
             "ReceiveMessage": self._receive,
@@ -104,19 +106,23 @@ class StubSqs:
             "GetQueueAttributes": self._attributes,
         }
 
-    def answer(self, operation: str, body: bytes) -> bytes:
+    def answer(self, operation: str, request: Request) -> bytes:
         """Return the body of the answer; raises `Refusal`."""
         answer = self._operations.get(operation)
         if answer is None:
             raise Refusal("UnknownOperationException")
-        self.calls[operation] = self.calls.get(operation, 0) + 1
-        return answer(orjson.loads(body))
+        self.calls[operation] += 1
+        return answer(request)
+
+    def has_messages(self, request: Request) -> bool:
+        """Whether the queue of a call has messages."""
+        return queue_of(request) == self.supplied
 
     def _receive(self, request: Request) -> bytes:
         limit = request.get("MaxNumberOfMessages", 1)
         if not 1 <= limit <= MAX_BATCH:
             raise Refusal("InvalidParameterValue")
-        if self.is_empty:
+        if not self.has_messages(request):
             return b"{}"
         numbers = range(self.received, self.received + limit)
         self.received += limit
@@ -124,13 +130,10 @@ class StubSqs:
         return _RECEIVED[limit] % tuple(number for number in numbers for _ in range(2))
 
     def _delete(self, request: Request) -> bytes:
-        entries = _entries(request)
-        done, refused = _sorted(entries)
-        for entry in done:
-            number = int(entry["ReceiptHandle"][len(_RECEIPT_PREFIX) :], 16)
-            if number in self._in_flight:  # SQS takes the delete of what is gone for a success, too
-                self._in_flight.remove(number)
-                self.deleted += 1
+        done, refused = _sorted(_entries(request))
+        found = {int(entry["ReceiptHandle"][len(_RECEIPT_PREFIX) :], 16) for entry in done} & self._in_flight
+        self._in_flight -= found  # SQS takes the delete of what is gone for a success, too
+        self.deleted[queue_of(request)] += len(found)
         return _answers(done, refused)
 
     def _change(self, request: Request) -> bytes:
@@ -144,7 +147,7 @@ class StubSqs:
         return orjson.dumps({"QueueUrl": f"{self.endpoint}/{ACCOUNT}/{request['QueueName']}"})
 
     def _attributes(self, request: Request) -> bytes:
-        name = request["QueueUrl"].rsplit("/", 1)[-1]
+        name = queue_of(request)
         arn = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{name}"
         attributes = {
             "QueueArn": arn,
@@ -161,6 +164,12 @@ class StubSqs:
         return orjson.dumps(
             {"Attributes": {key: attributes[key] for key in attributes if key in asked or "All" in asked}}
         )
+
+
+def queue_of(request: Request) -> str:
+    """Return the name of the queue that a call is about."""
+    url: str = request["QueueUrl"]
+    return url.rpartition("/")[2]
 
 
 Entry = Mapping[str, str]

@@ -15,6 +15,7 @@ from worker.engine.lease import LeaseTerms
 from worker.engine.receiver import Receiver
 from worker.engine.settlement import Settlement
 from worker.engine.slots import Slots
+from worker.engine.stages import Stages
 from worker.engine.survey import Survey
 from worker.engine.vitals import LoopPulse
 from worker.router import Router
@@ -50,7 +51,7 @@ class Consumer:
         )
         self._keeper = Keeper(context, terms, gate)
         executor = Executor(context, router, state=state, cap=cap)
-        self._dispatcher = Dispatcher(context, terms, executor, settlement, self._keeper)
+        self._dispatcher = Dispatcher(context, terms, Stages(executor, self._keeper, settlement))
         self._receiver = Receiver(context, self.slots, self._dispatcher.dispatch)
         self._survey = Survey(context)
         context.metrics.slots(settings.concurrency)

@@ -10,11 +10,9 @@ import structlog
 
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
-from worker.engine.executor import Executor
-from worker.engine.keeper import Keeper
 from worker.engine.lease import HeldLease, LeaseTerms
-from worker.engine.settlement import Settlement
 from worker.engine.slots import Slot
+from worker.engine.stages import Stages
 from worker.message import Received
 from worker.outcome import Abandon, Ack, DeadLetter, Fate, Release, Retry
 
@@ -38,12 +36,10 @@ class Dispatcher:
     3. `cut_short` cancels what still runs, gives it back, and ends the waiting.
     """
 
-    def __init__(self, context: QueueContext, terms: LeaseTerms, executor: Executor, settlement: Settlement, keeper: Keeper) -> None:  # fmt: skip
+    def __init__(self, context: QueueContext, terms: LeaseTerms, stages: Stages) -> None:
         self._context = context
         self._terms = terms
-        self._executor = executor
-        self._settlement = settlement
-        self._keeper = keeper
+        self._executor, self._keeper, self._settlement = stages
         self._in_hand: dict[str, Delivery] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_leaving = False

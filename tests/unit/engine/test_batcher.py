@@ -56,7 +56,7 @@ async def test_what_ends_together_goes_together_ten_at_a_time() -> None:
     wire = Wire()
     await _submit_all(Batcher(wire, "delete"), _names(25))
     assert [len(batch) for batch in wire.batches] == [10, 10, 5]
-    assert sum(wire.batches, []) == _names(25)
+    assert [entry for batch in wire.batches for entry in batch] == _names(25)
 
 
 async def test_entries_gather_for_twenty_milliseconds_while_a_call_is_on_the_wire() -> None:
@@ -158,7 +158,7 @@ async def test_closing_gives_up_what_is_on_the_wire_and_what_waits() -> None:
     second = asyncio.create_task(batcher.submit("waiting"))
     await asyncio.sleep(0)
     await batcher.close()
-    assert await asyncio.gather(first, second) == [GIVEN_UP] * 2
+    assert [await first, await second] == [GIVEN_UP] * 2
     assert wire.batches == [["on the wire"]]
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
