@@ -60,14 +60,14 @@ async def _one_process(world: World) -> None:
     assert consumer.in_hand == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
     _check_the_books(world, queue, books)
-    assert books.reruns == []
+    assert books.reruns <= queue.unseen_receives
     twice = set(books.finished) & {letter.body for letter in queue.dead_letters}
-    assert twice <= queue.unsure_copies
+    assert twice <= queue.unsure_copies | queue.unseen_receives
 
 
 @given(worlds(doubles=True))
 def test_every_message_ends_in_exactly_one_way(world: World) -> None:
-    """Handled or dead-lettered, never both unless the answer to a copy was lost, and finished work never runs again.
+    """Handled or dead-lettered, never both, and finished work never runs again; lost answers are the one excuse.
 
     E1, S1, S2, S5, S6, R9: two runs of one message never overlap, all slots come back, no task is left, and what never
     failed is never dead-lettered.

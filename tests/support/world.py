@@ -1,6 +1,7 @@
 """A world for the property tests: handlers that do anything, a queue to which anything happens, and books of what was."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 from support.loop_time import now
 
 from worker.errors import EntryError, Fault, PermanentError, SourceError, TransientError
-from worker.message import Lease, Message
+from worker.message import Lease, Message, Received
 from worker.outcome import Ack, DeadLetter, Outcome, Retry
-from worker.source import Copy
+from worker.source import Copy, ReceiveRequest
 from worker.testing import MemorySource, Operation
 
 __all__ = ["Books", "Failing", "Misfortune", "Queue", "Story", "World", "worlds"]
@@ -80,12 +81,28 @@ class World:
 
 
 class Queue(MemorySource):
-    """A queue that knows which copies may have arrived although nobody was told."""
+    """A queue that knows what happened although nobody was told."""
 
     def __init__(self, world: World) -> None:
         super().__init__(visibility_timeout_seconds=world.visibility_timeout_seconds, max_receive_count=1000)
         self.shuffle(world.seed)
         self.unsure_copies: set[str] = set()
+        """Bodies of copies that may have arrived although their answer was lost."""
+        self._answered: Counter[str] = Counter()
+        self._bodies: dict[str, str] = {}
+
+    @property
+    def unseen_receives(self) -> set[str]:
+        """Return bodies that were once handed out to nobody: SQS confirms a delete with an older handle and does nothing."""
+        received = Counter({message_id: len(times) for message_id, times in self.receives.items()})
+        return {self._bodies[message_id] for message_id in received - self._answered}
+
+    async def receive(self, request: ReceiveRequest) -> list[Received]:
+        """Receive, and note what arrived."""
+        messages = await super().receive(request)
+        self._answered.update(message.id for message in messages)
+        self._bodies.update((message_id, stored.body) for message_id, stored in self.store.messages.items())
+        return messages
 
     async def dead_letter(self, copy: Copy) -> None:
         """Copy, and note whose answer was lost."""
@@ -108,7 +125,7 @@ class Books:
     finished: dict[str, int] = field(default_factory=dict)
     """Runs that ended well by their own account, while nobody had cancelled them."""
     overlaps: list[str] = field(default_factory=list)
-    reruns: list[str] = field(default_factory=list)
+    reruns: set[str] = field(default_factory=set)
     """Messages that ran again although they had finished while their lease held."""
     _running: dict[str, list[Lease]] = field(default_factory=dict)
 
@@ -119,7 +136,7 @@ class Books:
         if any(not lease.is_lost for lease in running):
             self.overlaps.append(f"{body} at {now():g} s")
         if body in self.finished:
-            self.reruns.append(f"{body} at {now():g} s")
+            self.reruns.add(body)
         self.runs[body] = self.runs.get(body, 0) + 1
         running.append(message.lease)
         try:

@@ -10,13 +10,14 @@ import pytest
 
 from benchmarks.handlers import router
 from benchmarks.sqs import MAX_BATCH, Refusal, StubSqs
-from benchmarks.stub import StubProtocol, serve
+from benchmarks.stub import Polls, StubProtocol, serve
 from worker.aws.envelope import decode
 from worker.aws.session import AwsAccess, AwsClients, Credentials
 from worker.aws.sqs import SqsSource
 from worker.errors import Fault, SourceError
 from worker.source import ReceiveRequest
 
+ORDERS = "http://127.0.0.1/000000000000/orders"
 TEN = ReceiveRequest(limit=10, wait_seconds=20, visibility_timeout_seconds=30)
 
 
@@ -33,7 +34,7 @@ class Wire(asyncio.Transport):
 
 def connected(sqs: StubSqs) -> tuple[StubProtocol, Wire]:
     """Return one connection to the stub without a socket."""
-    protocol, wire = StubProtocol(sqs), Wire()
+    protocol, wire = StubProtocol(sqs, Polls(sqs)), Wire()
     protocol.connection_made(wire)
     return protocol, wire
 
@@ -47,22 +48,21 @@ def request(operation: str, **parameters: object) -> bytes:
 
 def received(sqs: StubSqs, limit: int = MAX_BATCH) -> list[dict[str, Any]]:
     """Receive from the stub without a connection."""
-    messages: list[dict[str, Any]] = orjson.loads(
-        sqs.answer("ReceiveMessage", orjson.dumps({"MaxNumberOfMessages": limit}))
-    )["Messages"]
+    answer = sqs.answer("ReceiveMessage", {"QueueUrl": ORDERS, "MaxNumberOfMessages": limit})
+    messages: list[dict[str, Any]] = orjson.loads(answer)["Messages"]
     return messages
 
 
 def delete(sqs: StubSqs, *receipts: str) -> Mapping[str, Any]:
     """Delete by receipt handles; the entries' ids are their positions."""
     entries = [{"Id": str(position), "ReceiptHandle": receipt} for position, receipt in enumerate(receipts)]
-    answer: Mapping[str, Any] = orjson.loads(sqs.answer("DeleteMessageBatch", orjson.dumps({"Entries": entries})))
+    answer: Mapping[str, Any] = orjson.loads(sqs.answer("DeleteMessageBatch", {"QueueUrl": ORDERS, "Entries": entries}))
     return answer
 
 
 @pytest.fixture
 def sqs() -> StubSqs:
-    return StubSqs(is_empty=False)
+    return StubSqs("orders")
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_the_worker_receives_extends_and_deletes(sqs: StubSqs, source: Sqs
     assert len(messages) == 10
     assert await source.extend([(message.receipt, 30) for message in messages]) == [None] * 10
     assert await source.delete([message.receipt for message in messages]) == [None] * 10
-    assert (sqs.received, sqs.deleted) == (10, 10)
+    assert (sqs.received, sqs.deleted["orders"]) == (10, 10)
     assert (await source.describe()).dead_letter_found
     assert (await source.depth()).in_flight == 0
     await source.check_settlement()
@@ -133,7 +133,7 @@ def test_a_message_counts_as_deleted_once(sqs: StubSqs) -> None:
     (message,) = received(sqs, 1)
     for _ in range(2):
         assert "Failed" not in delete(sqs, message["ReceiptHandle"])
-    assert sqs.deleted == 1
+    assert sqs.deleted == {"orders": 1}
 
 
 @pytest.mark.parametrize(("count", "code"), [(0, "EmptyBatchRequest"), (11, "TooManyEntriesInBatchRequest")])
@@ -156,19 +156,33 @@ def test_an_unknown_operation_is_refused(sqs: StubSqs) -> None:
     assert b"UnknownOperationException" in wire.written[0]
 
 
+POLL = request("ReceiveMessage", QueueUrl=ORDERS, MaxNumberOfMessages=10, WaitTimeSeconds=20)
+
+
 async def test_an_empty_queue_keeps_the_caller_waiting() -> None:
     """A long poll lasts as long as it asks for."""
-    protocol, wire = connected(StubSqs(is_empty=True))
-    protocol.data_received(request("ReceiveMessage", MaxNumberOfMessages=10, WaitTimeSeconds=20))
+    protocol, wire = connected(StubSqs())
+    protocol.data_received(POLL)
     await asyncio.sleep(19.9)
     assert wire.written == []
     await asyncio.sleep(0.2)
     assert wire.written[0].endswith(b"\r\n\r\n{}")
 
 
+async def test_a_poll_ends_once_its_queue_has_messages() -> None:
+    """So one consumer may rest in its polls while another one is measured."""
+    protocol, wire = connected(StubSqs("others"))
+    protocol.data_received(POLL)
+    await asyncio.sleep(5)
+    protocol.data_received(b"GET /orders HTTP/1.1\r\n\r\n")
+    assert wire.written[0].count(b"ReceiptHandle") == 10
+    await asyncio.sleep(21)
+    assert len(wire.written) == 2  # and it was answered once
+
+
 async def test_a_poll_ends_with_its_connection() -> None:
-    protocol, wire = connected(StubSqs(is_empty=True))
-    protocol.data_received(request("ReceiveMessage", MaxNumberOfMessages=10, WaitTimeSeconds=20))
+    protocol, wire = connected(StubSqs())
+    protocol.data_received(POLL)
     protocol.connection_lost(None)
     await asyncio.sleep(21)
     assert wire.written == []

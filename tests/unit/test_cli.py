@@ -55,6 +55,7 @@ def test_the_version_is_the_distributions(longshore: Longshore, arguments: list[
         ["config", "schema"],
         ["topology"],
         ["topology", "apply"],
+        ["publish"],
     ],
 )
 def test_help_fits_a_terminal_and_cuts_no_sentence(longshore: Longshore, command: list[str]) -> None:

@@ -6,6 +6,7 @@ import typer
 
 from worker.cli.config import config
 from worker.cli.options import ConfigOption, VersionOption, print_version
+from worker.cli.publish import publish
 from worker.cli.topology import topology
 
 __all__ = ["app"]
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(config)
 app.add_typer(topology)
+app.command()(publish)
 
 
 @app.callback()
