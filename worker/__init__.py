@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.message import Lease, Message
     from worker.middleware import CallNext, Middleware
     from worker.outcome import Ack, DeadLetter, Outcome, Retry
+    from worker.publisher import Outgoing, Publisher, PublishError, PublishManyError
     from worker.router import ContractError, Router
 
 __all__ = [
@@ -33,7 +34,11 @@ __all__ = [
     "Message",
     "Middleware",
     "Outcome",
+    "Outgoing",
     "PermanentError",
+    "PublishError",
+    "PublishManyError",
+    "Publisher",
     "Retry",
     "Router",
     "TransientError",
@@ -52,6 +57,7 @@ _HOMES: Final = {
     "worker.message": ("Lease", "Message"),
     "worker.middleware": ("CallNext", "Middleware"),
     "worker.outcome": ("Ack", "DeadLetter", "Outcome", "Retry"),
+    "worker.publisher": ("Outgoing", "PublishError", "PublishManyError", "Publisher"),
     "worker.router": ("ContractError", "Router"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,4 +1,4 @@
-"""A shop on the embedded AWS: one queue, its dead-letter queue, and real worker processes to be stopped and starved."""
+"""A shop on an AWS of this machine: one queue, its dead-letter queue, and real worker processes to be stopped and starved."""
 
 import asyncio
 import json
@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from support.localstack import LocalStack
 
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
@@ -65,7 +67,7 @@ class Worker:
 class Shop:
     """One queue with its dead-letter queue, a fleet file, handlers that keep a ledger, and workers on them."""
 
-    def __init__(self, folder: Path, queue: str, clients: AwsClients, aws: EmbeddedAws) -> None:
+    def __init__(self, folder: Path, queue: str, clients: AwsClients, aws: EmbeddedAws | LocalStack) -> None:
         self.folder = folder
         self.queue = queue
         self.source = SqsSource(clients, queue, dead_letter=f"{queue}-dlq")

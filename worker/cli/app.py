@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.config import config
+from worker.cli.publish import publish
 from worker.cli.topology import topology
 
 __all__ = ["app"]
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(config)
 app.add_typer(topology)
+app.command()(publish)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="The fleet file; $LONGSHORE_CONFIG, config/fleet.yaml or fleet.yaml.")
