@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOCALSTACK := .venv-localstack
+LOCALSTACK_STAMP := $(LOCALSTACK)/.installed
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test unit integration chaos lint types format generate bench build lock clean
+.PHONY: help setup demo run test unit integration strict chaos lint types format generate bench build lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -17,6 +19,12 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@echo "installing Longshore and its locked dependencies into $(VENV) (once, about a minute) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(LOCALSTACK_STAMP): requirements-localstack.lock
+	@test -x $(LOCALSTACK)/bin/python || $(PYTHON) -m venv $(LOCALSTACK)
+	@echo "installing LocalStack into $(LOCALSTACK) (once, 250 MB, a minute or two) ..."
+	@$(LOCALSTACK)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-localstack.lock
 	@touch $@
 
 setup: $(STAMP)  ## Make .venv with everything in it
@@ -33,8 +41,11 @@ test: $(STAMP)  ## Run every test and print branch coverage
 unit: $(STAMP)  ## Run the tests that need no server, in virtual time
 	@$(PYTEST) tests/unit tests/conformance tests/property tests/architecture -m "not integration"
 
-integration: $(STAMP)  ## Run the tests against the embedded AWS
-	@$(PYTEST) -m integration
+integration: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against the embedded AWS and against LocalStack
+	@$(PYTEST) -m "integration or strict"
+
+strict: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack only
+	@$(PYTEST) -m strict
 
 chaos: $(STAMP)  ## Kill, starve and blind the worker, at full dose
 	@LONGSHORE_DOSE=full $(PYTEST) tests/chaos
@@ -66,6 +77,7 @@ build: $(STAMP)  ## Build the wheel and the source archive into dist/
 lock: $(STAMP)  ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --all-extras --group dev -o requirements-dev.lock pyproject.toml
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra uvloop -c requirements-dev.lock -o requirements.lock pyproject.toml
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-localstack.lock requirements-localstack.in
 
 clean:  ## Remove everything that was built or installed
-	@rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
+	@rm -rf $(VENV) $(LOCALSTACK) dist build .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov

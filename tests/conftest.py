@@ -1,13 +1,39 @@
-"""What tests of all kinds share: one embedded AWS per run, and queues of their own for each test."""
+"""What tests of all kinds share: an AWS, and queues of their own for each test.
+
+A test that asks for `aws`, or for what is made on it, runs on the embedded AWS, and on LocalStack as a strict test;
+one that asks for `embedded_aws` too, because permissions are checked there, runs there only.
+"""
 
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
+from support.differs import LOCALSTACK, MINISTACK, Differs
+from support.localstack import LocalStack
 
 from worker.aws.session import AwsClients
 from worker.local import EmbeddedAws
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "strict: needs LocalStack (started by the tests); runs only if -m names it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out strict tests unless they are asked for by name: LocalStack is large, and not installed by `make setup`."""
+    items[:] = [item for item in items if not _is_at_home_elsewhere(item)]
+    if "strict" in config.option.markexpr:
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("strict")])
+    items[:] = [item for item in items if not item.get_closest_marker("strict")]
+
+
+def _is_at_home_elsewhere(item: pytest.Item) -> bool:
+    """Say whether a test asks for the embedded AWS by name, and this is its run on LocalStack."""
+    callspec = getattr(item, "callspec", None)
+    is_on_localstack = callspec is not None and callspec.params.get("aws") == "strict_aws"
+    return is_on_localstack and "embedded_aws" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")
@@ -21,10 +47,30 @@ def embedded_aws() -> Iterator[EmbeddedAws]:
             runner.run(aws.__aexit__(None, None, None))
 
 
+@pytest.fixture(scope="session")
+def strict_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """LocalStack: stricter about SQS, heedless of policies; started once, on first use."""
+    with LocalStack(tmp_path_factory.mktemp("localstack")) as aws:
+        yield aws
+
+
+@pytest.fixture(scope="session", params=["embedded_aws", pytest.param("strict_aws", marks=pytest.mark.strict)])
+def aws(request: pytest.FixtureRequest) -> EmbeddedAws | LocalStack:
+    """Each AWS that there is, one after the other."""
+    aws: EmbeddedAws | LocalStack = request.getfixturevalue(request.param)
+    return aws
+
+
 @pytest.fixture
-async def aws_clients(embedded_aws: EmbeddedAws) -> AsyncIterator[AwsClients]:
-    """Clients that may do everything on the embedded AWS."""
-    async with AwsClients(embedded_aws.access) as clients:
+def differs(aws: EmbeddedAws | LocalStack) -> Differs:
+    """Where `aws` is known not to be AWS."""
+    return LOCALSTACK if isinstance(aws, LocalStack) else MINISTACK
+
+
+@pytest.fixture
+async def aws_clients(aws: EmbeddedAws | LocalStack) -> AsyncIterator[AwsClients]:
+    """Clients that may do everything there."""
+    async with AwsClients(aws.access) as clients:
         yield clients
 
 

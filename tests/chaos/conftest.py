@@ -1,10 +1,11 @@
-"""A shop for each test: real worker processes against the embedded AWS."""
+"""A shop for each test: real worker processes against an AWS on this machine."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from support.localstack import LocalStack
 from support.shop import Shop
 
 from worker.aws.session import AwsClients
@@ -13,7 +14,7 @@ from worker.local import EmbeddedAws
 
 @pytest.fixture
 async def shop(
-    tmp_path: Path, aws_clients: AwsClients, make_queue: Callable[..., Awaitable[str]], embedded_aws: EmbeddedAws
+    tmp_path: Path, aws_clients: AwsClients, make_queue: Callable[..., Awaitable[str]], aws: EmbeddedAws | LocalStack
 ) -> AsyncIterator[Shop]:
     """A shop whose queue moves messages to its dead-letter queue after ten receives."""
     queue = await make_queue("shop")
@@ -27,7 +28,7 @@ async def shop(
     await aws_clients.settle.call(
         "set_queue_attributes", QueueUrl=urls[queue], Attributes={"RedrivePolicy": json.dumps(policy)}
     )
-    shop = Shop(tmp_path, queue, aws_clients, embedded_aws)
+    shop = Shop(tmp_path, queue, aws_clients, aws)
     try:
         yield shop
     finally:

@@ -1,52 +1,21 @@
-"""The sources that the suite is run on: the one in memory (in virtual time) and SQS on the embedded AWS."""
+"""The sources that the suite is run on: the one in memory (in virtual time), SQS on the embedded AWS and on LocalStack."""
 
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict, Unpack
 
 import pytest
+from support.differs import AWS, LOCALSTACK, MINISTACK, Differs
+from support.localstack import LocalStack
 
 from worker.aws.entries import sent_attributes
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
+from worker.local import EmbeddedAws
 from worker.message import Attribute, Received
 from worker.source import ReceiveRequest, Source
 from worker.testing import MemorySource, virtual_time
-
-
-@dataclass(frozen=True)
-class Differs:
-    """Where an emulator is known to differ from AWS; a test asserts what it does instead, so a change is noticed."""
-
-    takes_any_wait_and_visibility: bool = False
-    """A receive with a wait over 20 s or a visibility timeout out of range is accepted."""
-    extends_beyond_twelve_hours: bool = False
-    extends_what_has_lapsed: bool = False
-    """AWS: MessageNotInflight."""
-    refuses_stale_deletes: bool = False
-    """A delete with an old handle, or a second one, is an error; AWS answers with success."""
-    deletes_fifo_with_expired_handle: bool = False
-    takes_any_attributes: bool = False
-    """More than ten, empty ones, and any size: only the body counts."""
-    takes_long_group_ids: bool = False
-    """Longer than 128 characters."""
-    forgets_attempt_ids: bool = False
-    """A receive with the id of an earlier one is a new receive."""
-
-
-AWS = Differs()
-MINISTACK = Differs(
-    takes_any_wait_and_visibility=True,
-    extends_beyond_twelve_hours=True,
-    extends_what_has_lapsed=True,
-    refuses_stale_deletes=True,
-    deletes_fifo_with_expired_handle=True,
-    takes_any_attributes=True,
-    takes_long_group_ids=True,
-    forgets_attempt_ids=True,
-)
 
 
 class Sending(TypedDict, total=False):
@@ -100,11 +69,10 @@ class MemoryKit:
 
 
 class SqsKit:
-    """Queues on the embedded AWS."""
+    """Queues on an AWS that differs."""
 
-    differs = MINISTACK
-
-    def __init__(self, clients: AwsClients, make_queue: Callable[..., Awaitable[str]]) -> None:
+    def __init__(self, clients: AwsClients, make_queue: Callable[..., Awaitable[str]], differs: Differs) -> None:
+        self.differs = differs
         self._clients = clients
         self._make_queue = make_queue
         self._dead_letter_queues: dict[Source, str] = {}
@@ -154,27 +122,43 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config,  # noqa: ARG001 - the hook's signature
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run what asks for a `kit` once in virtual time and once on the real clock."""
+    """Run what asks for a `kit` once in virtual time and once per AWS on the real clock."""
     if "kit" in getattr(item, "fixturenames", ()):
-        return {"memory": virtual_time.new_event_loop, "sqs": asyncio.new_event_loop}
+        return {
+            "memory": virtual_time.new_event_loop,
+            "sqs": asyncio.new_event_loop,
+            "localstack": asyncio.new_event_loop,
+        }
     return {"real": asyncio.new_event_loop}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _is_on_sqs(item):
+        if _is_on(item, "sqs"):
             item.add_marker(pytest.mark.integration)
+        if _is_on(item, "localstack"):
+            item.add_marker(pytest.mark.strict)
 
 
-def _is_on_sqs(item: pytest.Item) -> bool:
+def _is_on(item: pytest.Item, kit: str) -> bool:
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and "sqs" in callspec.id.split("-") and "kit" in getattr(item, "fixturenames", ())
+    return callspec is not None and kit in callspec.id.split("-") and "kit" in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture
+def aws(request: pytest.FixtureRequest) -> EmbeddedAws | LocalStack:
+    """The AWS that this run of the test is about; `kit` asks for none where the test runs in memory."""
+    aws: EmbeddedAws | LocalStack = request.getfixturevalue(
+        "strict_aws" if _is_on(request.node, "localstack") else "embedded_aws"
+    )
+    return aws
 
 
 @pytest.fixture
 def kit(request: pytest.FixtureRequest) -> Kit:
     """The kit of the source that this run of the test is about."""
-    if _is_on_sqs(request.node):
-        return SqsKit(request.getfixturevalue("aws_clients"), request.getfixturevalue("make_queue"))
+    for name, differs in {"sqs": MINISTACK, "localstack": LOCALSTACK}.items():
+        if _is_on(request.node, name):
+            return SqsKit(request.getfixturevalue("aws_clients"), request.getfixturevalue("make_queue"), differs)
     return MemoryKit()

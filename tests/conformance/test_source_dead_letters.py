@@ -92,7 +92,7 @@ class TestDeadLetters:
     async def test_an_eleventh_attribute_is_refused(self, kit: "Kit") -> None:
         source = await kit.make()
         eleven = {f"name-{number}": Attribute("String", "value") for number in range(11)}
-        if kit.differs.takes_any_attributes:
+        if kit.differs.takes_eleven_attributes:
             await source.dead_letter(Copy("body", eleven))
         else:
             assert await _fault(source, "dead_letter", Copy("body", eleven)) is Fault.INVALID

@@ -79,7 +79,7 @@ async def test_a_lapsed_head_comes_back_before_its_successors(kit: "Kit") -> Non
     source = await _make(kit, "a1 a2")
     await source.receive(_request(1, visibility=1))
     await asyncio.sleep(1.5)
-    assert await _bodies(source) == ["a1", "a2"]
+    assert await _bodies(source, wait=5) == ["a1", "a2"]
 
 
 async def test_a_hidden_head_holds_back_what_was_released_behind_it(kit: "Kit") -> None:
@@ -87,6 +87,9 @@ async def test_a_hidden_head_holds_back_what_was_released_behind_it(kit: "Kit") 
     source = await _make(kit, "a1 a2 a3")
     first, *others = await source.receive(_request())
     await source.extend([(first.receipt, 2), *((message.receipt, 0) for message in others)])
+    if kit.differs.overtakes_a_hidden_head:
+        assert await _bodies(source) == ["a2", "a3"]
+        return
     assert await _bodies(source) == []
     await asyncio.sleep(2.5)
     assert await _bodies(source) == ["a1", "a2", "a3"]
@@ -125,7 +128,8 @@ async def test_a_lapsed_message_cannot_be_deleted(kit: "Kit") -> None:
     else:
         assert result is not None
         assert result.fault is Fault.LOST
-        assert (await source.depth()).visible == 1
+        depth = await source.depth()
+        assert depth.visible + depth.in_flight == 1  # SQS need not have noticed yet
 
 
 async def test_a_copy_keeps_its_group(kit: "Kit") -> None:

@@ -1,4 +1,4 @@
-"""`SqsSource` against the embedded AWS, and against servers that misbehave."""
+"""`SqsSource` against an AWS on this machine, and against servers that misbehave."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiobotocore.session import get_session
+from support.localstack import LocalStack
 
 from worker.aws.session import AwsAccess, AwsClients, Credentials
 from worker.aws.sqs import SqsSource
@@ -226,6 +227,7 @@ def test_a_queue_of_another_region_is_refused_at_once() -> None:
         SqsSource(clients, "arn:aws:sqs:eu-west-1:123456789012:orders")
 
 
+@pytest.mark.usefixtures("embedded_aws")  # AWS, and LocalStack, give a deleted queue's name free only after a minute
 async def test_a_missing_queue_is_found_once_it_exists(
     aws_clients: AwsClients, unique_name: Callable[[str], str]
 ) -> None:
@@ -377,11 +379,11 @@ async def test_a_silent_server_meets_the_deadline(blackhole: Blackhole) -> None:
 
 
 async def test_waiting_for_a_connection_counts_against_the_deadline(
-    embedded_aws: EmbeddedAws, make_queue: MakeQueue
+    aws: EmbeddedAws | LocalStack, make_queue: MakeQueue
 ) -> None:
     """When every connection is taken the call does not wait for ever; afterwards it works again (R5)."""
     queue = await make_queue()
-    async with AwsClients(embedded_aws.access, receive_connections=1) as clients:
+    async with AwsClients(aws.access, receive_connections=1) as clients:
         source = SqsSource(clients, queue, call_deadline_seconds=0.5)
         await source.describe()
         poll = asyncio.create_task(
@@ -395,10 +397,10 @@ async def test_waiting_for_a_connection_counts_against_the_deadline(
         assert await source.receive(NOW) == []
 
 
-async def test_long_polls_do_not_starve_settlement(embedded_aws: EmbeddedAws, make_queue: MakeQueue) -> None:
+async def test_long_polls_do_not_starve_settlement(aws: EmbeddedAws | LocalStack, make_queue: MakeQueue) -> None:
     """Receives have connections of their own (R7)."""
     queue = await make_queue()
-    async with AwsClients(embedded_aws.access, receive_connections=2, settle_connections=1) as clients:
+    async with AwsClients(aws.access, receive_connections=2, settle_connections=1) as clients:
         source = SqsSource(clients, queue)
         request = ReceiveRequest(limit=1, wait_seconds=1, visibility_timeout_seconds=30)
         polls = [asyncio.create_task(source.receive(request)) for _ in range(4)]

@@ -1,8 +1,9 @@
-"""Topology against the embedded AWS, which enforces queue policies."""
+"""Topology against the AWS of the tests: planned, applied, and events that arrive."""
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,11 @@ from worker.aws.session import AwsClients
 from worker.aws.sns import Publication, publish_batch, topic_arn
 from worker.aws.sqs import SqsSource
 from worker.errors import EntryError, SourceError, UsageError
+from worker.local import EmbeddedAws
 from worker.message import Attribute, Received
 from worker.source import ReceiveRequest
-from worker.topology import Change, Queue, Subscription, Topic, Topology, apply
+from worker.topology import Action, Alarm, Change, Queue, Subscription, Topic, Topology, apply, plan
+from worker.topology.calls import Calls
 
 pytestmark = pytest.mark.integration
 
@@ -27,26 +30,42 @@ def topology(unique_name: Name) -> Topology:
     return Topology(
         topics=[Topic(events, tags={"team": "shop"})],
         queues=[
-            Queue(orders, visibility_timeout_seconds=45, dead_letter=f"{orders}-dlq", max_receive_count=9),
+            Queue(
+                orders, visibility_timeout_seconds=45, dead_letter=f"{orders}-dlq", max_receive_count=9, tags={"a": "b"}
+            ),
             Queue(mail, retention_seconds=3600, wait_time_seconds=5),
         ],
         subscriptions=[
             Subscription(events, orders, raw=True),
             Subscription(events, mail, filter_policy={"event_type": ["order.created"]}),
         ],
+        alarms=[Alarm(f"{orders}-depth", orders, "ApproximateNumberOfMessagesVisible", 1000, 5, [events], "Deep.")],
     )
 
 
+async def url_of(clients: AwsClients, queue: str) -> str:
+    return str((await clients.settle.call("get_queue_url", QueueName=queue))["QueueUrl"])
+
+
 async def attributes_of(clients: AwsClients, queue: str) -> Mapping[str, str]:
-    url = (await clients.settle.call("get_queue_url", QueueName=queue))["QueueUrl"]
-    answer = await clients.settle.call("get_queue_attributes", QueueUrl=url, AttributeNames=["All"])
+    answer = await clients.settle.call(
+        "get_queue_attributes", QueueUrl=await url_of(clients, queue), AttributeNames=["All"]
+    )
     attributes: Mapping[str, str] = answer["Attributes"]
     return attributes
 
 
-async def set_policy(clients: AwsClients, queue: str, policy: str) -> None:
-    url = (await clients.settle.call("get_queue_url", QueueName=queue))["QueueUrl"]
-    await clients.settle.call("set_queue_attributes", QueueUrl=url, Attributes={"Policy": policy})
+async def set_attributes(clients: AwsClients, queue: str, **attributes: str) -> None:
+    await clients.settle.call("set_queue_attributes", QueueUrl=await url_of(clients, queue), Attributes=attributes)
+
+
+async def subscription_of(clients: AwsClients, topic: str) -> Mapping[str, Any]:
+    """Return the attributes of a topic's only subscription."""
+    arn = await topic_arn(clients, topic)
+    (listed,) = (await clients.sns.call("list_subscriptions_by_topic", TopicArn=arn))["Subscriptions"]
+    said = await clients.sns.call("get_subscription_attributes", SubscriptionArn=listed["SubscriptionArn"])
+    attributes: Mapping[str, Any] = said["Attributes"]
+    return attributes
 
 
 async def publish(clients: AwsClients, topic: str, *event_types: str) -> list[EntryError | None]:
@@ -64,20 +83,27 @@ async def drain(clients: AwsClients, queue: str) -> list[Received]:
     return drained
 
 
+def told(changes: list[Change]) -> list[str]:
+    return [str(change) for change in changes]
+
+
 async def test_applied_once_everything_is_there(aws_clients: AwsClients, topology: Topology) -> None:
-    changes = await apply(topology, aws_clients)
+    """`apply` does what `plan` has shown, in its order."""
+    planned = await plan(topology, aws_clients)
+    done: list[Change] = []
+    changes = await apply(topology, aws_clients, done=done.append)
+    assert changes == planned.changes
+    assert sorted(told(done)) == sorted(told(changes))
     (orders, mail), (topic,) = topology.queues, topology.topics
-    assert [(change.action, change.kind) for change in changes] == [
-        ("create", "topic"),
-        ("create", "queue"),
-        ("create", "queue"),
-        ("create", "queue"),
-        ("create", "queue policy"),
-        ("create", "queue policy"),
-        ("create", "subscription"),
-        ("create", "subscription"),
+    assert told(changes) == [
+        f"create topic {topic.name}",
+        f"create queue {mail.name}",
+        f"create queue {orders.dead_letter}",
+        f"create queue {orders.name}",
+        f"create subscription {topic.name} -> {orders.name}",
+        f"create subscription {topic.name} -> {mail.name}",
+        f"create alarm {orders.name}-depth",
     ]
-    assert str(changes[0]) == f"create topic {topic.name}"
     facts = await SqsSource(aws_clients, orders.name, dead_letter=orders.dead_letter).describe()
     assert (facts.visibility_timeout_seconds, facts.retention_seconds) == (45, 1_209_600)
     assert (facts.redrive_target, facts.max_receive_count, facts.dead_letter_found) == (orders.dead_letter, 9, True)
@@ -88,6 +114,14 @@ async def test_applied_once_everything_is_there(aws_clients: AwsClients, topolog
 async def test_applied_twice_changes_nothing(aws_clients: AwsClients, topology: Topology) -> None:
     await apply(topology, aws_clients)
     assert await apply(topology, aws_clients) == []
+    assert (await plan(topology, aws_clients)).is_empty
+
+
+async def test_a_plan_changes_nothing(aws_clients: AwsClients, topology: Topology) -> None:
+    planned = await plan(topology, aws_clients)
+    assert await plan(topology, aws_clients) == planned
+    with pytest.raises(SourceError):
+        await url_of(aws_clients, topology.queues[0].name)
 
 
 async def test_events_arrive_where_the_filter_lets_them(aws_clients: AwsClients, topology: Topology) -> None:
@@ -103,26 +137,28 @@ async def test_events_arrive_where_the_filter_lets_them(aws_clients: AwsClients,
     assert {envelope["MessageAttributes"]["event_type"]["Value"] for envelope in enveloped} == {"order.created"}
 
 
-async def test_without_a_queue_policy_nothing_arrives(aws_clients: AwsClients, topology: Topology) -> None:
+async def test_without_a_queue_policy_nothing_arrives(embedded_aws: EmbeddedAws, topology: Topology) -> None:
     """SNS drops silently what a queue's policy does not allow, so apply must write one, and corrects a lost one."""
-    await apply(topology, aws_clients)
     (orders, _), (topic,) = topology.queues, topology.topics
-    await set_policy(aws_clients, orders.name, "")
-    await publish(aws_clients, topic.name, *["order.created"] * 5)
-    assert await drain(aws_clients, orders.name) == []
-    assert await apply(topology, aws_clients) == [Change("create", "queue policy", orders.name)]
-    await publish(aws_clients, topic.name, *["order.created"] * 5)
-    assert len(await drain(aws_clients, orders.name)) == 5
+    async with AwsClients(embedded_aws.access) as clients:
+        await apply(topology, clients)
+        await set_attributes(clients, orders.name, Policy="")
+        await publish(clients, topic.name, *["order.created"] * 5)
+        assert await drain(clients, orders.name) == []
+        (change,) = await apply(topology, clients)
+        assert (change.action, change.name) == (Action.CHANGE, orders.name)
+        await publish(clients, topic.name, *["order.created"] * 5)
+        assert len(await drain(clients, orders.name)) == 5
 
 
 async def test_statements_of_others_stay(aws_clients: AwsClients, topology: Topology) -> None:
     """A queue's policy may carry what other teams wrote; it is merged by statement id, not overwritten."""
     queue, (topic,) = topology.queues[1], topology.topics
     await apply(Topology(queues=[queue]), aws_clients)
-    await set_policy(aws_clients, queue.name, json.dumps({"Version": "2012-10-17", "Statement": STATEMENT}))
+    await set_attributes(aws_clients, queue.name, Policy=json.dumps({"Version": "2012-10-17", "Statement": STATEMENT}))
     subscribed = Topology([topic], [queue], topology.subscriptions[1:])
-    changes = await apply(subscribed, aws_clients)
-    assert Change("update", "queue policy", queue.name) in changes
+    assert f"foreign queue {queue.name}" in told((await plan(subscribed, aws_clients)).changes)
+    await apply(subscribed, aws_clients)
     statements = json.loads((await attributes_of(aws_clients, queue.name))["Policy"])["Statement"]
     assert statements[0] == STATEMENT
     assert statements[1]["Condition"] == {"ArnEquals": {"aws:SourceArn": await topic_arn(aws_clients, topic.name)}}
@@ -131,22 +167,25 @@ async def test_statements_of_others_stay(aws_clients: AwsClients, topology: Topo
 
 async def test_what_differs_is_corrected(aws_clients: AwsClients, topology: Topology) -> None:
     await apply(topology, aws_clients)
-    orders, mail = topology.queues
-    changed = Topology(
-        topology.topics,
-        [replace(orders, visibility_timeout_seconds=60, max_receive_count=12), mail],
-        [
+    (orders, mail), (topic,) = topology.queues, topology.topics
+    changed = replace(
+        topology,
+        queues=[replace(orders, visibility_timeout_seconds=60, max_receive_count=12, tags={"a": "c"}), mail],
+        subscriptions=[
             replace(topology.subscriptions[0], raw=False),
-            replace(topology.subscriptions[1], filter_policy={"kind": ["a"]}, filter_scope="MessageBody"),
+            replace(topology.subscriptions[1], filter_policy={"kind": {"deep": ["a"]}}, filter_scope="MessageBody"),
         ],
+        alarms=[replace(topology.alarms[0], threshold=50)],
     )
-    changes = await apply(changed, aws_clients)
-    assert [(change.kind, change.detail) for change in changes] == [
-        ("queue", "RedrivePolicy, VisibilityTimeout"),
-        ("subscription", "RawMessageDelivery"),
-        ("subscription", "FilterPolicyScope, FilterPolicy"),
+    assert told(await apply(changed, aws_clients)) == [
+        f"change queue {orders.dead_letter} (tag a)",
+        f"change queue {orders.name} (VisibilityTimeout, RedrivePolicy, tag a)",
+        f"change subscription {topic.name} -> {orders.name} (RawMessageDelivery)",
+        f"change subscription {topic.name} -> {mail.name} (FilterPolicyScope, FilterPolicy)",
+        f"change alarm {orders.name}-depth (Threshold)",
     ]
     assert await apply(changed, aws_clients) == []
+    assert len(await apply(topology, aws_clients)) == 5
 
 
 async def test_a_filter_that_is_taken_out_of_the_file_is_taken_off_the_subscription(
@@ -154,10 +193,12 @@ async def test_a_filter_that_is_taken_out_of_the_file_is_taken_off_the_subscript
 ) -> None:
     await apply(topology, aws_clients)
     mail, (topic,) = topology.queues[1], topology.topics
-    subscription = replace(topology.subscriptions[1], filter_policy=None)
-    await apply(replace(topology, subscriptions=[topology.subscriptions[0], subscription]), aws_clients)
+    unfiltered = replace(topology.subscriptions[1], filter_policy=None)
+    without = replace(topology, subscriptions=[topology.subscriptions[0], unfiltered])
+    await apply(without, aws_clients)
     await publish(aws_clients, topic.name, "order.updated")
     assert len(await drain(aws_clients, mail.name)) == 1
+    assert await apply(without, aws_clients) == []
 
 
 async def test_fifo_topics_feed_fifo_queues(aws_clients: AwsClients, unique_name: Name) -> None:
@@ -170,7 +211,9 @@ async def test_fifo_topics_feed_fifo_queues(aws_clients: AwsClients, unique_name
     assert [message.body for message in await drain(aws_clients, queue)] == ["0", "1", "2"]
 
 
-async def test_what_sns_cannot_deliver_has_a_place(aws_clients: AwsClients, unique_name: Name) -> None:
+async def test_what_sns_cannot_deliver_has_a_place_until_the_file_takes_it_away(
+    aws_clients: AwsClients, unique_name: Name
+) -> None:
     """A subscription's own dead-letter queue is made, named in its RedrivePolicy, and open to the topic."""
     topic, queue, undelivered = unique_name("events"), unique_name("orders"), unique_name("undelivered")
     topology = Topology([Topic(topic)], [Queue(queue)], [Subscription(topic, queue, dead_letter=undelivered)])
@@ -178,18 +221,101 @@ async def test_what_sns_cannot_deliver_has_a_place(aws_clients: AwsClients, uniq
     assert await apply(topology, aws_clients) == []
     found = await attributes_of(aws_clients, undelivered)
     assert json.loads(found["Policy"])["Statement"][0]["Resource"] == found["QueueArn"]
-    (subscription,) = (
-        await aws_clients.sns.call("list_subscriptions_by_topic", TopicArn=await topic_arn(aws_clients, topic))
-    )["Subscriptions"]
-    said = await aws_clients.sns.call("get_subscription_attributes", SubscriptionArn=subscription["SubscriptionArn"])
-    assert json.loads(said["Attributes"]["RedrivePolicy"]) == {"deadLetterTargetArn": found["QueueArn"]}
+    redrive = json.loads((await subscription_of(aws_clients, topic))["RedrivePolicy"])
+    assert redrive == {"deadLetterTargetArn": found["QueueArn"]}
 
 
-async def test_what_aws_refuses_is_named(aws_clients: AwsClients, topology: Topology) -> None:
-    """A refusal names the resource and says that nothing is lost (X1)."""
-    subscriptions = [Subscription("no-such-topic", topology.queues[0].name)]
-    with pytest.raises(UsageError, match=r"the subscription no-such-topic -> .* could not be made: AWS answered"):
-        await apply(replace(topology, subscriptions=subscriptions), aws_clients)
+async def test_a_net_is_taken_off_on_purpose(aws_clients: AwsClients, unique_name: Name) -> None:
+    queue = Queue(unique_name("orders"), dead_letter=unique_name("dead"))
+    await apply(Topology(queues=[queue]), aws_clients)
+    bare = Topology(queues=[replace(queue, dead_letter=None)])
+    assert told(await apply(bare, aws_clients)) == [f"change queue {queue.name} (RedrivePolicy)"]
+    assert await apply(bare, aws_clients) == []
+
+
+async def test_subscriptions_and_attributes_of_others_are_shown_and_stay(
+    aws_clients: AwsClients, unique_name: Name
+) -> None:
+    topic, ours, theirs = unique_name("events"), unique_name("orders"), unique_name("theirs")
+    both = Topology(
+        [Topic(topic)], [Queue(ours), Queue(theirs)], [Subscription(topic, ours), Subscription(topic, theirs)]
+    )
+    await apply(both, aws_clients)
+    await set_attributes(aws_clients, ours, DelaySeconds="7")
+    found = await plan(Topology([Topic(topic)], [Queue(ours)], [Subscription(topic, ours)]), aws_clients)
+    assert found.is_empty
+    assert {(change.action, change.kind) for change in found.changes} == {
+        (Action.FOREIGN, "queue"),
+        (Action.FOREIGN, "subscription"),
+    }
+    (queue, subscription) = found.changes
+    assert [str(difference) for difference in queue.differences] == ["DelaySeconds: 7"]
+    assert subscription.name.endswith(f":{theirs}")
+
+
+async def test_an_alarm_watches_its_queue_and_tells_its_topic(aws_clients: AwsClients, topology: Topology) -> None:
+    """With the queue's dimension (M5)."""
+    await apply(topology, aws_clients)
+    (alarm,), (topic,) = topology.alarms, topology.topics
+    async with Calls(aws_clients) as calls:
+        (found,) = (await calls._cloudwatch.call("describe_alarms", AlarmNames=[alarm.name]))["MetricAlarms"]
+    assert found["Dimensions"] == [{"Name": "QueueName", "Value": alarm.queue}]
+    assert found["AlarmActions"] == [await topic_arn(aws_clients, topic.name)]
+    assert (found["Namespace"], found["Threshold"], found["EvaluationPeriods"]) == ("AWS/SQS", 1000.0, 5)
+
+
+async def test_what_does_not_exist_and_is_not_made_is_named(aws_clients: AwsClients, topology: Topology) -> None:
+    """Before anything is changed (X1)."""
+    queue = topology.queues[0]
+    wanted = replace(topology, subscriptions=[Subscription("no-such-topic", queue.name)])
+    with pytest.raises(UsageError, match=f"the topic no-such-topic, which {queue.name} subscribes to, does not exist"):
+        await apply(wanted, aws_clients)
+    wanted = replace(topology, alarms=[replace(topology.alarms[0], topics=["no-such-topic"])])
+    with pytest.raises(UsageError, match=r"the topic no-such-topic, which the alarm .* is to tell, does not exist"):
+        await apply(wanted, aws_clients)
+    with pytest.raises(SourceError):
+        await url_of(aws_clients, queue.name)
+
+
+async def test_what_aws_refuses_is_named(embedded_aws: EmbeddedAws, unique_name: Name) -> None:
+    """The call and the resource, and that nothing is lost (X1)."""
+    queue, other = unique_name("orders"), unique_name("other")
+    wanted = Topology(queues=[Queue(queue, visibility_timeout_seconds=99_999), Queue(other)])
+    refused = f"^AWS refused sqs:CreateQueue on the queue {queue}: .*; what was done before stays"
+    async with AwsClients(embedded_aws.access) as clients:
+        with pytest.raises(UsageError, match=refused):
+            await apply(wanted, clients)
+        corrected = Topology(queues=[Queue(queue), Queue(other)])
+        assert told(await apply(corrected, clients)) == [f"create queue {queue}"]
+
+
+async def test_what_a_person_must_replace_stops_everything(embedded_aws: EmbeddedAws, unique_name: Name) -> None:
+    """Before anything is changed (X1)."""
+    queue, other = unique_name("orders.fifo"), unique_name("other")
+    async with AwsClients(embedded_aws.access) as clients:
+        await apply(Topology(queues=[Queue(queue)]), clients)
+        await set_attributes(clients, queue, FifoQueue="false")  # only an emulator lets itself be told
+        wanted = Topology(queues=[Queue(other), Queue(queue)])
+        assert [change.action for change in (await plan(wanted, clients)).changes] == [Action.CREATE, Action.REPLACE]
+        with pytest.raises(UsageError, match=f"nothing was changed: the queue {queue} exists as a standard queue"):
+            await apply(wanted, clients)
+        with pytest.raises(SourceError):
+            await url_of(clients, other)
+
+
+async def test_names_arns_and_urls_lead_to_the_same(aws_clients: AwsClients, unique_name: Name) -> None:
+    topic, queue = unique_name("events"), unique_name("orders")
+    named = Topology([Topic(topic)], [Queue(queue)], [Subscription(topic, queue)])
+    await apply(named, aws_clients)
+    arn, url = await topic_arn(aws_clients, topic), await url_of(aws_clients, queue)
+    addressed = Topology([Topic(topic)], [Queue(queue)], [Subscription(arn, queue)], addresses=[arn, url])
+    assert await apply(addressed, aws_clients) == []
+    elsewhere = Topology(queues=[Queue(queue)], addresses=[f"arn:aws:sqs:us-east-1:123456789012:{queue}"])
+    with pytest.raises(UsageError, match="lies in the account 123456789012, but the credentials belong to"):
+        await plan(elsewhere, aws_clients)
+    abroad = Topology(queues=[Queue(queue)], subscriptions=[Subscription(arn.replace("us-east-1", "eu-west-1"), queue)])
+    with pytest.raises(UsageError, match="lies in the region eu-west-1, but this fleet runs in us-east-1"):
+        await plan(abroad, aws_clients)
 
 
 async def test_publishing_answers_for_each_entry(aws_clients: AwsClients, unique_name: Name) -> None:

@@ -1,4 +1,4 @@
-"""A shop on the embedded AWS: one queue, its dead-letter queue, and real worker processes to be stopped and starved."""
+"""A shop on an AWS of this machine: one queue, its dead-letter queue, and real worker processes to be stopped and starved."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientSession
+from support.localstack import LocalStack
 
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
@@ -81,7 +82,7 @@ class Worker:
 class Shop:
     """One queue with its dead-letter queue, a fleet file, handlers that keep a ledger, and workers on them."""
 
-    def __init__(self, folder: Path, queue: str, clients: AwsClients, aws: EmbeddedAws) -> None:
+    def __init__(self, folder: Path, queue: str, clients: AwsClients, aws: EmbeddedAws | LocalStack) -> None:
         self.folder = folder
         self.queue = queue
         self.source = SqsSource(clients, queue, dead_letter=f"{queue}-dlq")

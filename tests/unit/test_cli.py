@@ -55,6 +55,7 @@ def test_the_version_is_the_distributions(longshore: Longshore, arguments: list[
         ["config", "schema"],
         ["topology"],
         ["topology", "apply"],
+        ["topology", "plan"],
         ["publish"],
     ],
 )

@@ -1,49 +1,29 @@
 """Rules of `worker.topology.desired`."""
 
-from typing import Any
-
-from worker.settings.fleet import FleetSettings
-from worker.topology import Queue, Subscription, Topic, Topology, wanted_by
-
-EVENTS = "arn:aws:sns:us-east-1:123456789012:events"
+from worker.topology import Queue, Subscription, Topology
+from worker.topology.desired import levels, writers
 
 
-def fleet(**document: Any) -> FleetSettings:
-    return FleetSettings.model_validate(document)
-
-
-def test_a_fleet_wants_its_topics_queues_nets_and_subscriptions() -> None:
-    """The net behind `attempts` leaves seven receives to drains and lapses (S4)."""
-    wanted = wanted_by(
-        fleet(
-            topics={"order-events": {"tags": {"a": "b"}, "kms_key": "alias/x"}},
-            queues={
-                "orders": {
-                    "handlers": "a:b",
-                    "attempts": 4,
-                    "visibility_timeout_seconds": 60,
-                    "subscribe": [{"topic": "order-events", "raw": True, "filter": {"event_type": ["a"]}}],
-                }
-            },
-        )
+def test_a_redrive_policy_finds_its_target() -> None:
+    """Dead-letter queues come before the queues that name them, described by the fleet or only named."""
+    topology = Topology(
+        queues=[Queue("a", dead_letter="b", kms_key="k"), Queue("b", dead_letter="c"), Queue("d", dead_letter="c")],
+        subscriptions=[Subscription("t", "d", dead_letter="undelivered")],
     )
-    assert wanted == Topology(
-        topics=(Topic("order-events", "alias/x", {"a": "b"}),),
-        queues=(Queue("orders", visibility_timeout_seconds=60, dead_letter="orders-dlq", max_receive_count=11),),
-        subscriptions=(Subscription("order-events", "orders", raw=True, filter_policy={"event_type": ["a"]}),),
-    )
+    assert [[queue.name for queue in level] for level in levels(topology)] == [["c", "undelivered"], ["b", "d"], ["a"]]
 
 
-def test_what_is_external_is_left_alone_but_may_be_subscribed_to() -> None:
-    wanted = wanted_by(
-        fleet(
-            topics={EVENTS: {"external": True}},
-            queues={
-                "ours": {"handlers": "a:b", "dead_letter": "none", "subscribe": [{"topic": "events"}]},
-                "theirs": {"handlers": "a:b", "external": True},
-            },
-        )
+def test_a_dead_letter_queue_that_is_only_named_keeps_messages_longest_and_is_encrypted_alike() -> None:
+    ((dead,), _) = levels(
+        Topology(queues=[Queue("a", retention_seconds=60, dead_letter="b", kms_key="k", tags={"x": "y"})])
     )
-    assert wanted.topics == ()
-    assert [(queue.name, queue.dead_letter) for queue in wanted.queues] == [("ours", None)]
-    assert wanted.subscriptions == (Subscription(EVENTS, "ours"),)
+    assert dead == Queue("b", retention_seconds=1_209_600, kms_key="k", tags={"x": "y"}, is_only_named=True)
+
+
+def test_a_queue_lets_each_of_its_topics_write_once() -> None:
+    subscriptions = [
+        Subscription("t", "a", dead_letter="u"),
+        Subscription("t", "a"),
+        Subscription("s", "a", dead_letter="u"),
+    ]
+    assert writers(Topology(subscriptions=subscriptions)) == {"a": ["t", "s"], "u": ["t", "s"]}

@@ -1,7 +1,23 @@
-"""The AWS resources of a fleet: what the fleet file wants, and the way there."""
+"""The AWS resources of a fleet: what the fleet file wants, how far AWS is from it, and the way there."""
 
-from worker.topology.apply import apply
-from worker.topology.change import Change
-from worker.topology.desired import Queue, Subscription, Topic, Topology, wanted_by
+from worker.topology.apply import apply, carry_out
+from worker.topology.change import Action, Change, Difference, Plan
+from worker.topology.desired import Alarm, Queue, Subscription, Topic, Topology
+from worker.topology.plan import plan
+from worker.topology.wanted import wanted_by
 
-__all__ = ["Change", "Queue", "Subscription", "Topic", "Topology", "apply", "wanted_by"]
+__all__ = [
+    "Action",
+    "Alarm",
+    "Change",
+    "Difference",
+    "Plan",
+    "Queue",
+    "Subscription",
+    "Topic",
+    "Topology",
+    "apply",
+    "carry_out",
+    "plan",
+    "wanted_by",
+]

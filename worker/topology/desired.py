@@ -1,15 +1,10 @@
 """What a fleet wants to exist, apart from how it is written and how it is made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.settings.address import Address
-from worker.settings.fleet import FleetSettings
-from worker.settings.queue import QueueSettings
-from worker.settings.topic import SubscriptionSettings
-
-__all__ = ["Queue", "Subscription", "Topic", "Topology", "wanted_by"]
+__all__ = ["Alarm", "Queue", "Subscription", "Topic", "Topology", "levels", "writers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +13,14 @@ class Topic:
 
     name: str
     kms_key: str | None = None
+    """`None` leaves encryption as it is."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    """Others that the topic has stay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A queue that is to exist, with SQS's own net behind it."""
+    """A queue that is to exist, with SQS's own net behind it; one whose name ends in `.fifo` is FIFO."""
 
     name: str
     visibility_timeout_seconds: int = 30
@@ -34,7 +31,11 @@ class Queue:
     max_receive_count: int = 10
     """Receives after which SQS moves a message there; without a dead-letter queue it means nothing."""
     kms_key: str | None = None
+    """`None` leaves encryption as it is."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    """Others that the queue has stay."""
+    is_only_named: bool = False
+    """Whether it is known as a dead-letter queue only: then nothing but its retention and its policy is looked after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,49 +57,64 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
+class Alarm:
+    """A CloudWatch alarm on one metric of one queue: above `threshold` in each of `minutes` minutes."""
+
+    name: str
+    queue: str
+    """The value of the metric's only dimension, `QueueName`: without it an alarm watches nothing."""
+    metric: str
+    threshold: float
+    minutes: int = 1
+    topics: Sequence[str] = ()
+    """Names or ARNs of the topics that are told."""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """All of it; what is external is simply not in here."""
 
     topics: Sequence[Topic] = ()
     queues: Sequence[Queue] = ()
     subscriptions: Sequence[Subscription] = ()
+    alarms: Sequence[Alarm] = ()
+    addresses: Sequence[str] = ()
+    """Its topics and queues as they were written, where that is an ARN or URL: all must lie where the credentials lead."""
 
 
-def wanted_by(fleet: FleetSettings) -> Topology:
-    """Read from the settings what the fleet itself is to have: nothing that is `external`, but subscriptions to it."""
-    own = [queue for queue in fleet.queues.values() if not queue.external]
-    return Topology(
-        topics=tuple(
-            Topic(topic.name, topic.kms_key, topic.tags) for topic in fleet.topics.values() if not topic.external
-        ),
-        queues=tuple(_queue(queue) for queue in own),
-        subscriptions=tuple(
-            _subscription(fleet, queue, subscription) for queue in own for subscription in queue.subscribe
-        ),
-    )
+def levels(topology: Topology) -> list[list[Queue]]:
+    """Return all queues, dead-letter queues that are only named too, each level referring to those before it."""
+    queues = {queue.name: queue for queue in topology.queues}
+    for name, owner in _dead_letters(topology):
+        queues.setdefault(name, Queue(name, kms_key=owner.kms_key, tags=owner.tags, is_only_named=True))
+
+    def depth(queue: Queue) -> int:
+        return 0 if queue.dead_letter is None else 1 + depth(queues[queue.dead_letter])
+
+    sorted_out: dict[int, list[Queue]] = {}
+    for queue in queues.values():
+        sorted_out.setdefault(depth(queue), []).append(queue)
+    return [sorted_out[level] for level in sorted(sorted_out)]
 
 
-def _queue(queue: QueueSettings) -> Queue:
-    net = None if isinstance(queue.dead_letter, str) else queue.dead_letter  # a string is `none`
-    return Queue(
-        name=queue.name,
-        visibility_timeout_seconds=queue.visibility_timeout_seconds,
-        retention_seconds=queue.retention_seconds,
-        wait_time_seconds=queue.wait_time_seconds,
-        dead_letter=net.name if net else None,
-        max_receive_count=net.max_receive_count if net else 0,
-        kms_key=queue.kms_key,
-        tags=queue.tags,
-    )
+def writers(topology: Topology) -> dict[str, list[str]]:
+    """Return the topics that write to each queue, delivering or giving up."""
+    found: dict[str, list[str]] = {}
+    for subscription in topology.subscriptions:
+        for queue in filter(None, (subscription.queue, subscription.dead_letter)):
+            topics = found.setdefault(queue, [])
+            if subscription.topic not in topics:
+                topics.append(subscription.topic)
+    return found
 
 
-def _subscription(fleet: FleetSettings, queue: QueueSettings, subscription: SubscriptionSettings) -> Subscription:
-    undelivered = subscription.dead_letter
-    return Subscription(
-        topic=fleet.topics[subscription.topic].address,
-        queue=queue.name,
-        raw=subscription.raw,
-        filter_policy=subscription.filter,
-        filter_scope=subscription.filter_scope,
-        dead_letter=None if undelivered is None else Address.of_queue(undelivered).name,
-    )
+def _dead_letters(topology: Topology) -> Iterator[tuple[str, Queue]]:
+    """Yield the name of every dead-letter queue, of queues and subscriptions, with the queue it stands behind."""
+    described = {queue.name: queue for queue in topology.queues}
+    for queue in topology.queues:
+        if queue.dead_letter is not None:
+            yield queue.dead_letter, queue
+    for subscription in topology.subscriptions:
+        if subscription.dead_letter is not None:
+            yield subscription.dead_letter, described[subscription.queue]

@@ -1,95 +1,91 @@
-"""Topics and their subscriptions."""
+"""Topics: what one is to have, and how far AWS is from it."""
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from worker.aws.session import AwsClients
-from worker.aws.sns import topic_arn
-from worker.errors import Fault, SourceError
-from worker.topology.change import Change
-from worker.topology.desired import Subscription, Topic
+from worker.topology.attributes import differences, foreign, tag_differences
+from worker.topology.change import Action, Call, Change, Difference
+from worker.topology.desired import Topic
+from worker.topology.existing import Found
+from worker.topology.policies import read, statements_of
 
-__all__ = ["ensure_subscription", "ensure_topic"]
+__all__ = ["topic_changes"]
 
-
-async def ensure_topic(clients: AwsClients, topic: Topic) -> list[Change]:
-    """Make the topic unless it is there."""
-    arn = await topic_arn(clients, topic.name)
-    wanted = {} if topic.kms_key is None else {"KmsMasterKeyId": topic.kms_key}
-    try:
-        answer = await clients.sns.call("get_topic_attributes", TopicArn=arn)
-    except SourceError as error:
-        if error.fault is not Fault.MISSING:
-            raise
-        creation = {**wanted, "FifoTopic": "true"} if topic.name.endswith(".fifo") else wanted
-        tags = [{"Key": key, "Value": value} for key, value in topic.tags.items()]
-        await clients.sns.call("create_topic", Name=topic.name, Attributes=creation, Tags=tags)
-        return [Change("create", "topic", topic.name)]
-    found = answer["Attributes"]
-    differing = {name: value for name, value in wanted.items() if found.get(name) != value}
-    for name, value in differing.items():
-        await clients.sns.call("set_topic_attributes", TopicArn=arn, AttributeName=name, AttributeValue=value)
-    return [Change("update", "topic", topic.name, ", ".join(differing))] if differing else []
-
-
-async def ensure_subscription(clients: AwsClients, subscription: Subscription, arns: Mapping[str, str]) -> list[Change]:
-    """Subscribe the queue to the topic, or correct delivery form, filter and dead letters; `arns` knows the queues."""
-    queue = arns[subscription.queue]
-    topic = await topic_arn(clients, subscription.topic)
-    name = f"{subscription.topic} -> {subscription.queue}"
-    wanted = _attributes(subscription, arns)
-    arn = await _find(clients, topic, queue)
-    if arn is None:
-        await clients.sns.call(
-            "subscribe", TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=wanted, ReturnSubscriptionArn=True
-        )
-        return [Change("create", "subscription", name)]
-    if not arn.startswith("arn:"):  # another account's topic: it waits for a confirmation, and shows nothing before
-        return []
-    answer = await clients.sns.call("get_subscription_attributes", SubscriptionArn=arn)
-    found = answer["Attributes"]
-    if subscription.filter_policy is None and found.get("FilterPolicy"):
-        wanted["FilterPolicy"] = "{}"  # SNS knows no other way to remove it
-    differing = [key for key, value in wanted.items() if not _is_same(key, found.get(key), value)]
-    for key in differing:  # the scope stands before the policy, which is checked against it
-        await clients.sns.call(
-            "set_subscription_attributes", SubscriptionArn=arn, AttributeName=key, AttributeValue=wanted[key]
-        )
-    return [Change("update", "subscription", name, ", ".join(differing))] if differing else []
-
-
-def _attributes(subscription: Subscription, arns: Mapping[str, str]) -> dict[str, str]:
-    attributes = {"RawMessageDelivery": "true" if subscription.raw else "false"}
-    if subscription.filter_policy is not None:
-        attributes["FilterPolicyScope"] = subscription.filter_scope
-        attributes["FilterPolicy"] = json.dumps(subscription.filter_policy)
-    if subscription.dead_letter is not None:
-        attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arns[subscription.dead_letter]})
-    return attributes
-
-
-_DEFAULTS = {
-    "FilterPolicy": "{}",
-    "FilterPolicyScope": "MessageAttributes",
-    "RawMessageDelivery": "false",
-    "RedrivePolicy": "{}",
+_LEFT_ALONE = {
+    "ArchivePolicy": "",
+    "ContentBasedDeduplication": "false",
+    "DeliveryPolicy": "",
+    "DisplayName": "",
+    "FifoThroughputScope": "Topic",
+    "KmsMasterKeyId": "",
+    "SignatureVersion": "1",
+    "TracingConfig": "PassThrough",
 }
+"""What can be set on a topic and may not be the fleet file's business, with SNS's defaults."""
+_SNS_OWN_STATEMENT = "__default_statement_ID"
 
 
-def _is_same(key: str, found: str | None, wanted: str) -> bool:
-    found = found or _DEFAULTS[key]
-    return bool(json.loads(found) == json.loads(wanted)) if key.endswith("Policy") else found == wanted
+def topic_changes(topic: Topic, found: Found | None) -> Iterator[Change]:
+    """Yield what is to be done so that the topic is as wanted."""
+    wanted = {} if topic.kms_key is None else {"KmsMasterKeyId": topic.kms_key}
+    if found is None:
+        yield _creation(topic, wanted)
+    elif (found.attributes.get("FifoTopic") == "true") != _is_fifo(topic):
+        yield _replacement(topic, found)
+    else:
+        yield from _correction(topic, wanted, found)
+        yield from foreign("topic", topic.name, _left_alone(wanted, found))
 
 
-async def _find(clients: AwsClients, topic: str, queue: str) -> str | None:
-    """Return the ARN of the queue's subscription to the topic."""
-    parameters: dict[str, Any] = {"TopicArn": topic}
-    while True:
-        page = await clients.sns.call("list_subscriptions_by_topic", **parameters)
-        for found in page.get("Subscriptions", ()):
-            if found["Protocol"] == "sqs" and found["Endpoint"] == queue:
-                return str(found["SubscriptionArn"])
-        if not page.get("NextToken"):
-            return None
-        parameters["NextToken"] = page["NextToken"]
+def _is_fifo(topic: Topic) -> bool:
+    return topic.name.endswith(".fifo")
+
+
+def _creation(topic: Topic, wanted: Mapping[str, str]) -> Change:
+    attributes = {**wanted, "FifoTopic": "true"} if _is_fifo(topic) else dict(wanted)
+    parameters = {"Name": topic.name, "Attributes": attributes, "Tags": _tags(topic)}
+    shown = [*differences(attributes, {}), *tag_differences(topic.tags, {})]
+    call = Call("sns", "create_topic", parameters, f"topic {topic.name}")
+    return Change(Action.CREATE, "topic", topic.name, shown, calls=[call])
+
+
+def _replacement(topic: Topic, found: Found) -> Change:
+    kind, other = ("FIFO", "standard") if _is_fifo(topic) else ("standard", "FIFO")
+    difference = Difference("FifoTopic", found.attributes.get("FifoTopic", "false"), str(_is_fifo(topic)).lower())
+    note = (
+        f"the topic {topic.name} exists as a {other} topic, but must be a {kind} one, which SNS cannot change: "
+        f"delete it, with its subscriptions, and apply again, or give the topic another name"
+    )
+    return Change(Action.REPLACE, "topic", topic.name, [difference], note)
+
+
+def _correction(topic: Topic, wanted: Mapping[str, str], found: Found) -> Iterator[Change]:
+    about, arn = f"topic {topic.name}", found.address
+    differing, tags = differences(wanted, found.attributes), tag_differences(topic.tags, found.tags)
+    calls = [
+        Call(
+            "sns",
+            "set_topic_attributes",
+            {"TopicArn": arn, "AttributeName": difference.name, "AttributeValue": difference.new},
+            about,
+        )
+        for difference in differing
+    ]
+    if tags:
+        calls.append(Call("sns", "tag_resource", {"ResourceArn": arn, "Tags": _tags(topic)}, about))
+    if calls:
+        yield Change(Action.CHANGE, "topic", topic.name, [*differing, *tags], calls=calls)
+
+
+def _tags(topic: Topic) -> Sequence[Mapping[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in topic.tags.items()]
+
+
+def _left_alone(wanted: Mapping[str, str], found: Found) -> Iterator[tuple[str, str]]:
+    for name, default in _LEFT_ALONE.items():
+        value = found.attributes.get(name)
+        if name not in wanted and value and value != default:
+            yield name, value
+    for statement in statements_of(read(found.attributes.get("Policy"))):
+        if statement.get("Sid") != _SNS_OWN_STATEMENT:
+            yield f"Policy.{statement.get('Sid', 'without a Sid')}", json.dumps(statement)

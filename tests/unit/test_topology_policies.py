@@ -1,8 +1,11 @@
-"""Rules of `worker.topology.queues` that need no server."""
+"""Rules of `worker.topology.policies`."""
 
 from typing import Any
 
-from worker.topology.queues import merge_statements, statement_for
+import pytest
+
+from worker.errors import UsageError
+from worker.topology.policies import check_size, merged, statement_for
 
 QUEUE = "arn:aws:sqs:us-east-1:123456789012:orders"
 TOPIC = "arn:aws:sns:us-east-1:123456789012:order-events"
@@ -24,12 +27,21 @@ def test_merging_replaces_ours_in_place_and_keeps_the_others() -> None:
     ours = statement_for(TOPIC, QUEUE)
     nameless = {"Effect": "Allow"}
     policy = {"Version": "2008-10-17", "Id": "x", "Statement": [THEIRS, {**ours, "Action": "sqs:*"}, nameless]}
-    merged = merge_statements(policy, [ours])
-    assert merged == {"Version": "2008-10-17", "Id": "x", "Statement": [THEIRS, ours, nameless]}
-    assert merge_statements(merged, [ours]) == merged
+    result = merged(policy, [ours])
+    assert result == {"Version": "2008-10-17", "Id": "x", "Statement": [THEIRS, ours, nameless]}
+    assert merged(result, [ours]) == result
 
 
 def test_merging_into_nothing_or_into_a_single_bare_statement() -> None:
     ours = statement_for(TOPIC, QUEUE)
-    assert merge_statements({}, [ours]) == {"Version": "2012-10-17", "Statement": [ours]}
-    assert merge_statements({"Statement": THEIRS}, [ours])["Statement"] == [THEIRS, ours]
+    assert merged({}, [ours]) == {"Version": "2012-10-17", "Statement": [ours]}
+    assert merged({"Statement": THEIRS}, [ours])["Statement"] == [THEIRS, ours]
+
+
+def test_a_policy_that_sqs_would_refuse_is_refused() -> None:
+    """Before anything is changed (X1)."""
+    check_size("orders", merged({}, [statement_for(f"{TOPIC}{n}", QUEUE) for n in range(20)]))
+    with pytest.raises(UsageError, match=r"the policy of the queue orders would have 21 statements in .* at most 20"):
+        check_size("orders", merged({}, [statement_for(f"{TOPIC}{n}", QUEUE) for n in range(21)]))
+    with pytest.raises(UsageError, match=r"1 statements in 9.* bytes"):
+        check_size("orders", {"Statement": {"Sid": "x" * 9000}})
