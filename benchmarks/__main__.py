@@ -16,8 +16,8 @@ def main() -> int:
     """Run what was asked for and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what Longshore costs.")
     parser.add_argument("what", nargs="?", choices=("messages", "idle", "startup", "all"), default="all")
-    parser.add_argument("--rounds", type=int, default=15, help="how often each figure is measured (default: 15)")
-    parser.add_argument("--seconds", type=float, default=2, help="length of one round of messages (default: 2)")
+    parser.add_argument("--rounds", type=int, default=30, help="how often each figure is measured (default: 30)")
+    parser.add_argument("--seconds", type=float, default=1, help="length of one round of messages (default: 1)")
     parser.add_argument("--idle-seconds", type=float, default=40, help="how long to watch an idle worker (default: 40)")
     arguments = parser.parse_args()
     if not os.path.isdir("/proc/self"):  # noqa: PTH112  # nothing else is done with the path
@@ -27,7 +27,7 @@ def main() -> int:
     benchmarks = {
         "messages": lambda: messages.run(arguments.rounds, arguments.seconds),
         "idle": lambda: idle.run(arguments.idle_seconds),
-        "startup": lambda: startup.run(arguments.rounds),
+        "startup": lambda: startup.run(max(1, arguments.rounds // 3)),
     }
     asked = benchmarks if arguments.what == "all" else [arguments.what]
     met = [benchmarks[name]() for name in asked]

@@ -11,6 +11,8 @@ __all__ = ["Attribute", "Lease", "Message", "Received"]
 
 T = TypeVar("T")
 
+_log: structlog.typing.FilteringBoundLogger = structlog.get_logger("handler")
+
 
 class Attribute(NamedTuple):
     """A message attribute as SQS keeps it."""
@@ -86,5 +88,4 @@ class Message(Generic[T]):
     @property
     def log(self) -> structlog.typing.FilteringBoundLogger:
         """A logger whose lines say which message they are about; it never carries the payload."""
-        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("handler")
-        return logger.bind(queue=self.queue, message_id=self.id, event_type=self.event_type, attempt=self.receive_count)
+        return _log.bind(queue=self.queue, message_id=self.id, event_type=self.event_type, attempt=self.receive_count)

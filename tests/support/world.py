@@ -227,7 +227,7 @@ def _strike(each: Misfortune, source: MemorySource, world: World) -> None:
 
 
 _PASSING = [Fault.THROTTLED, Fault.UNAVAILABLE, Fault.TIMEOUT, Fault.EXPIRED]
-_OPERATIONS: list[Operation] = ["receive", "extend", "delete", "dead_letter", "check_settlement", "describe"]
+_OPERATIONS: list[Operation] = ["receive", "extend", "delete", "delete", "dead_letter", "dead_letter", "describe"]
 
 
 def _stories() -> st.SearchStrategy[Story]:
@@ -255,7 +255,7 @@ def _misfortunes(kinds: Sequence[str]) -> st.SearchStrategy[Misfortune]:
         Misfortune,
         kind=st.sampled_from(kinds),
         operation=st.sampled_from(_OPERATIONS),
-        at=st.floats(0, 150).map(lambda at: round(at, 1)),
+        at=st.just(0.0) | st.floats(0, 150).map(lambda at: round(at, 1)),
         times=st.integers(1, 6),
         seconds=st.sampled_from([1.0, 8.0, 25.0, 60.0, 100.0]),
         fault=st.sampled_from([*_PASSING, Fault.DENIED, Fault.MISSING, Fault.INVALID]),

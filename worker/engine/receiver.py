@@ -29,6 +29,8 @@ CALL_GRACE_SECONDS = 30.0
 QUIETLY_FAILING = 3
 """Passing faults in a row before the queue counts as not ready."""
 
+SHORT_POLL_SECONDS = 1.0
+"""Between empty receives of a queue whose `wait_time_seconds` is 0: each of them costs as much as a long poll."""
 MAX_LOOPS = 16
 
 Dispatch = Callable[[Received, Slot, float], None]
@@ -123,6 +125,9 @@ class Receiver:
                 return
             if count is None:
                 await self._back_off(pulse)
+            elif not count and not self._context.settings.wait_time_seconds:
+                pulse.expect("between short polls", SHORT_POLL_SECONDS + CALL_GRACE_SECONDS)
+                await self._pause(SHORT_POLL_SECONDS)
             elif count and seconds < QUICK_SECONDS and self._may_open_loop():
                 self._open_loop()
 

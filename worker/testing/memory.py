@@ -198,7 +198,7 @@ class MemorySource:
         async with self._call("receive"):
             refusals.check_receive(request)
             messages = await self.store.receive(request, outlives_caller=self.faults.ghost_polls)
-            return messages if self.store.is_fifo else (messages + self._doubles(messages))[: request.limit]
+            return messages if self.store.is_fifo else messages + self._doubles(messages, request.limit)
 
     async def extend(self, changes: Sequence[tuple[str, int]]) -> list[EntryError | None]:
         """Hide each receipt's message for its number of seconds from now; 0 makes it visible at once."""
@@ -259,10 +259,10 @@ class MemorySource:
         yield
         await self.faults.strike(operation, after=True)
 
-    def _doubles(self, messages: Sequence[Received]) -> list[Received]:
-        doubles = []
+    def _doubles(self, messages: Sequence[Received], limit: int) -> list[Received]:
+        doubles: list[Received] = []
         for message in messages:
-            if self.faults.is_doubled(same_response=True):
+            if len(messages) + len(doubles) < limit and self.faults.is_doubled(same_response=True):
                 doubles.append(self.store.double(message))
             if self.faults.is_doubled(same_response=False):
                 self.store.double_later(message)
