@@ -13,7 +13,7 @@ from worker.source import MAX_BATCH, ReceiveRequest
 from worker.testing.fleet import Fleet
 from worker.testing.memory import MemorySource
 
-DOSE = 100_000 if os.environ.get("LONGSHORE_DOSE") == "full" else 20_000
+DOSE = 100_000 if os.environ.get("LONGSHORE_DOSE") == "full" else 10_000
 
 Handler = Callable[[Message[str]], Awaitable[None]]
 
