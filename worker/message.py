@@ -11,8 +11,6 @@ __all__ = ["Attribute", "Lease", "Message", "Received"]
 
 T = TypeVar("T")
 
-_log: structlog.typing.FilteringBoundLogger = structlog.get_logger("handler")
-
 
 class Attribute(NamedTuple):
     """A message attribute as SQS keeps it."""
@@ -88,4 +86,5 @@ class Message(Generic[T]):
     @property
     def log(self) -> structlog.typing.FilteringBoundLogger:
         """A logger whose lines say which message they are about; it never carries the payload."""
-        return _log.bind(queue=self.queue, message_id=self.id, event_type=self.event_type, attempt=self.receive_count)
+        logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("handler")
+        return logger.bind(queue=self.queue, message_id=self.id, event_type=self.event_type, attempt=self.receive_count)
