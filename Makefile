@@ -8,7 +8,7 @@ LOCALSTACK_STAMP := $(LOCALSTACK)/.installed
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test unit integration strict chaos lint types format generate bench build lock clean
+.PHONY: help setup demo run test unit integration strict postgres chaos lint types format generate bench build lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,7 +29,7 @@ $(LOCALSTACK_STAMP): requirements-localstack.lock
 
 setup: $(STAMP)  ## Make .venv with everything in it
 
-demo: $(STAMP)  ## Watch 1,000 events travel topic -> queues -> handlers, and check the books
+demo: $(STAMP)  ## Watch 2,000 events travel topic -> queues -> handlers, and check the books
 	@$(BIN)/longshore demo
 
 run: $(STAMP)  ## Run the fleet of config/fleet.yaml on an embedded AWS until Ctrl-C
@@ -41,11 +41,14 @@ test: $(STAMP)  ## Run every test and print branch coverage
 unit: $(STAMP)  ## Run the tests that need no server, in virtual time
 	@$(PYTEST) tests/unit tests/conformance tests/property tests/architecture -m "not integration"
 
-integration: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against the embedded AWS and against LocalStack
-	@$(PYTEST) -m "integration or strict"
+integration: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack and PostgreSQL (apt-get install postgresql)
+	@$(PYTEST) -m "strict or postgres"
 
 strict: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack only
 	@$(PYTEST) -m strict
+
+postgres: $(STAMP)  ## Run the tests against PostgreSQL only (apt-get install postgresql)
+	@$(PYTEST) -m postgres
 
 chaos: $(STAMP)  ## Kill, starve and blind the worker, at full dose
 	@LONGSHORE_DOSE=full $(PYTEST) tests/chaos
@@ -68,7 +71,7 @@ generate: $(STAMP)  ## Write the example config, its schema and the settings tab
 	@$(BIN)/python -m worker.settings.generate
 	@$(BIN)/python -m worker.telemetry.reference > docs/reference/metrics.md
 
-bench: $(STAMP)  ## Measure CPU per message, idle cost and start-up
+bench: $(STAMP)  ## Measure CPU per message and per event, planning, idle cost and start-up
 	@$(BIN)/python -m benchmarks
 
 build: $(STAMP)  ## Build the wheel and the source archive into dist/
@@ -76,7 +79,7 @@ build: $(STAMP)  ## Build the wheel and the source archive into dist/
 
 lock: $(STAMP)  ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --all-extras --group dev -o requirements-dev.lock pyproject.toml
-	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra uvloop -c requirements-dev.lock -o requirements.lock pyproject.toml
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra uvloop --extra orders -c requirements-dev.lock -o requirements.lock pyproject.toml
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-localstack.lock requirements-localstack.in
 
 clean:  ## Remove everything that was built or installed

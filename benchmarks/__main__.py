@@ -1,4 +1,4 @@
-"""`python -m benchmarks [messages|idle|startup|all]`: measure, print, exit with 1 when a goal is missed."""
+"""`python -m benchmarks [messages|publishing|idle|startup|planning|all]`: measure, print, exit with 1 when a goal is missed."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import signal
 import sys
 from importlib import metadata, util
 
-from benchmarks import idle, messages, startup
+from benchmarks import idle, messages, planning, publishing, startup
 
 LIBRARIES = ("aiobotocore", "botocore", "aiohttp", "pydantic", "orjson")
 
@@ -15,9 +15,13 @@ LIBRARIES = ("aiobotocore", "botocore", "aiohttp", "pydantic", "orjson")
 def main() -> int:
     """Run what was asked for and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what Longshore costs.")
-    parser.add_argument("what", nargs="?", choices=("messages", "idle", "startup", "all"), default="all")
+    parser.add_argument(
+        "what", nargs="?", choices=("messages", "publishing", "idle", "startup", "planning", "all"), default="all"
+    )
     parser.add_argument("--rounds", type=int, default=30, help="how often each figure is measured (default: 30)")
-    parser.add_argument("--seconds", type=float, default=1, help="length of one round of messages (default: 1)")
+    parser.add_argument(
+        "--seconds", type=float, default=1, help="length of one round of messages or events (default: 1)"
+    )
     parser.add_argument("--idle-seconds", type=float, default=40, help="how long to watch an idle worker (default: 40)")
     arguments = parser.parse_args()
     if not os.path.isdir("/proc/self"):  # noqa: PTH112  # nothing else is done with the path
@@ -26,8 +30,10 @@ def main() -> int:
     print(_machine())
     benchmarks = {
         "messages": lambda: messages.run(arguments.rounds, arguments.seconds),
+        "publishing": lambda: publishing.run(max(1, arguments.rounds // 5), arguments.seconds),
         "idle": lambda: idle.run(arguments.idle_seconds),
         "startup": lambda: startup.run(max(1, arguments.rounds // 3)),
+        "planning": lambda: planning.run(max(1, arguments.rounds // 5)),
     }
     asked = benchmarks if arguments.what == "all" else [arguments.what]
     met = [benchmarks[name]() for name in asked]

@@ -1,12 +1,12 @@
 """CPU per published event: `Publisher` against a bare aiobotocore loop, on the same stub of SNS, in turns.
 
-`python -m benchmarks.publishing [--rounds 5] [--seconds 4]`; exits with 1 when a goal is missed.
+`python -m benchmarks.publishing ROLE` plays one part of it: the stub, or a sender.
 """
 
-import argparse
 import asyncio
 import json
 import re
+import subprocess
 import sys
 import time
 import urllib.request
@@ -19,7 +19,7 @@ from benchmarks.figures import Figures, goal
 from benchmarks.programs import CONSUMER_CORE, STUB_CORE, Program
 from benchmarks.stub import loop_factory
 
-__all__ = ["MICROSECONDS_GOAL", "RATIO_GOAL", "run"]
+__all__ = ["MICROSECONDS_GOAL", "RATIO_GOAL", "Published", "Sender", "SnsStub", "run"]
 
 MICROSECONDS_GOAL = 333.0
 """Of CPU per event: 3,000 events a second on a core."""
@@ -59,6 +59,14 @@ class Sender:
     """Events per second."""
     rss_megabytes: Figures = field(default_factory=Figures)
 
+    def add(self, events: int, *, cpu_seconds: float, seconds: float, rss_bytes: int) -> None:
+        """Add one round; raise `SystemExit` when nothing was published in it."""
+        if events <= 0:
+            raise SystemExit(f"{self.name} published nothing in {seconds:.1f} s")
+        self.microseconds.values.append(cpu_seconds / events * 1e6)
+        self.rate.values.append(events / seconds)
+        self.rss_megabytes.values.append(rss_bytes / 1e6)
+
 
 def run(rounds: int, seconds: float) -> bool:
     """Measure in turns, print, and return whether the goals are met."""
@@ -67,20 +75,20 @@ def run(rounds: int, seconds: float) -> bool:
         Sender("publish_many", "many"),
         Sender(f"publish, {CALLERS} callers", "single"),
     )
-    with Program(_command("stub"), STUB_CORE) as stub:
+    with Program(_command("stub"), STUB_CORE, output=subprocess.PIPE) as stub:
         assert stub.process.stdout is not None  # noqa: S101  # it is a pipe
         endpoint = stub.process.stdout.readline().decode().strip()
         for number in range(rounds):
             for sender in senders if number % 2 == 0 else reversed(senders):
                 _measure(sender, endpoint, seconds)
-    print(f"\npublishing: {rounds} rounds of {seconds:g} s; min, median and max")
+    print(f"publishing: {rounds} rounds of {seconds:g} s; min, median and max")
     print(f"{'':<26}{'CPU us per event':>27}{'events per s':>27}{'RSS MB':>9}")
     for sender in senders:
         rss = sender.rss_megabytes.median
         print(f"{sender.name:<26}{sender.microseconds.spread(0)}{sender.rate.spread(0)}{rss:>9.0f}")
     cost = max(many.microseconds.median, single.microseconds.median)
     ratio = many.microseconds.median / bare.microseconds.median
-    print(f"CPU per event: {cost:.0f} us; {goal(cost, MICROSECONDS_GOAL, ' us')}")
+    print(f"CPU per event: {cost:.0f} us, {1e6 / cost:,.0f} events/s on a core; {goal(cost, MICROSECONDS_GOAL, ' us')}")
     print(f"publish_many against aiobotocore: {ratio:.2f}; {goal(ratio, RATIO_GOAL, '')}")
     return cost <= MICROSECONDS_GOAL and ratio <= RATIO_GOAL
 
@@ -96,9 +104,8 @@ def _measure(sender: Sender, endpoint: str, seconds: float) -> None:
         began, events, cpu = time.monotonic(), _counted(endpoint), program.cpu_seconds()
         time.sleep(seconds)
         events, cpu = _counted(endpoint) - events, program.cpu_seconds() - cpu
-        sender.rate.values.append(events / (time.monotonic() - began))
-        sender.microseconds.values.append(cpu / events * 1e6)
-        sender.rss_megabytes.values.append(program.rss_bytes() / 1e6)
+        elapsed = time.monotonic() - began
+        sender.add(events, cpu_seconds=cpu, seconds=elapsed, rss_bytes=program.rss_bytes())
 
 
 def _command(*arguments: str) -> tuple[str, ...]:
@@ -110,10 +117,18 @@ def _counted(endpoint: str) -> int:
         return int(answer.read())
 
 
+@dataclass
+class Published:
+    """How many events the stub has taken."""
+
+    events: int = 0
+
+
 class SnsStub(asyncio.Protocol):
     """One connection: SNS takes every entry of every batch. A request without a body is answered with their number."""
 
-    published = 0
+    def __init__(self, published: Published) -> None:
+        self._published = published
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -130,14 +145,16 @@ class SnsStub(asyncio.Protocol):
                 return
             body, self._unread = self._unread[end + 4 : ends], self._unread[ends:]
             count = len(re.findall(rb"\.Id=", body))
-            first, SnsStub.published = SnsStub.published, SnsStub.published + count
+            first = self._published.events
+            self._published.events += count
             entries = b"".join(_ENTRY % (position, first + position) for position in range(count))
-            answer = _ANSWER % entries if count else b"%d" % SnsStub.published
+            answer = _ANSWER % entries if count else b"%d" % self._published.events
             self._transport.write(_HEAD % (len(answer), answer))
 
 
 async def _stub() -> None:
-    server = await asyncio.get_running_loop().create_server(SnsStub, "127.0.0.1", 0)
+    published = Published()
+    server = await asyncio.get_running_loop().create_server(lambda: SnsStub(published), "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     server.close()
@@ -201,21 +218,7 @@ def _access(endpoint: str) -> Any:
 _ROLES: Mapping[str, Callable[[str], Awaitable[None]]] = {"bare": _bare, "many": _many, "single": _single}
 
 
-def main() -> int:
-    """Measure, or play a part in it."""
-    if sys.argv[1:2] == ["stub"] or (sys.argv[1:2] and sys.argv[1] in _ROLES):
-        part = _stub() if sys.argv[1] == "stub" else _ROLES[sys.argv[1]](sys.argv[2])
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(cast("Any", part))
-        return 0
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.publishing", description="Measure what publishing costs."
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="how often each figure is measured (default: 5)")
-    parser.add_argument("--seconds", type=float, default=4, help="length of one round (default: 4)")
-    arguments = parser.parse_args()
-    return 0 if run(arguments.rounds, arguments.seconds) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    part = _stub() if sys.argv[1] == "stub" else _ROLES[sys.argv[1]](sys.argv[2])
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(cast("Any", part))

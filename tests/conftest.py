@@ -1,4 +1,4 @@
-"""What tests of all kinds share: an AWS, and queues of their own for each test.
+"""What tests of all kinds share: an AWS, and queues of their own for each test; the orders' databases.
 
 A test that asks for `aws`, or for what is made on it, runs on the embedded AWS, and on LocalStack as a strict test;
 one that asks for `embedded_aws` too, because permissions are checked there, runs there only.
@@ -7,26 +7,35 @@ one that asks for `embedded_aws` too, because permissions are checked there, run
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from support.differs import LOCALSTACK, MINISTACK, Differs
 from support.localstack import LocalStack
+from support.postgres import Postgres
 
 from worker.aws.session import AwsClients
 from worker.local import EmbeddedAws
 
+_ASKED_FOR = {
+    "strict": "needs LocalStack, which is large and not installed by `make setup`",
+    "postgres": "needs PostgreSQL, which comes from the system's packages (apt-get install postgresql)",
+}
+"""Marks of tests that run only if -m names them, and why; what they need is started by the tests."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "strict: needs LocalStack (started by the tests); runs only if -m names it")
+    for mark, reason in _ASKED_FOR.items():
+        config.addinivalue_line("markers", f"{mark}: {reason}; runs only if -m names it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out strict tests unless they are asked for by name: LocalStack is large, and not installed by `make setup`."""
+    """Leave out tests that are at home elsewhere, and those with a mark that is to be asked for and was not."""
     items[:] = [item for item in items if not _is_at_home_elsewhere(item)]
-    if "strict" in config.option.markexpr:
-        return
-    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("strict")])
-    items[:] = [item for item in items if not item.get_closest_marker("strict")]
+    unasked = [mark for mark in _ASKED_FOR if mark not in config.option.markexpr]
+    left_out = {item for item in items if any(item.get_closest_marker(mark) for mark in unasked)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _is_at_home_elsewhere(item: pytest.Item) -> bool:
@@ -72,6 +81,22 @@ async def aws_clients(aws: EmbeddedAws | LocalStack) -> AsyncIterator[AwsClients
     """Clients that may do everything there."""
     async with AwsClients(aws.access) as clients:
         yield clients
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL to make databases on; started once, on first use."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+async def orders_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty orders' database of each kind, as `ORDERS_DATABASE` has it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/orders.sqlite"
+    server: Postgres = request.getfixturevalue("postgres")
+    return await server.make_database()
 
 
 @pytest.fixture

@@ -49,7 +49,13 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
 def test_the_fleet_of_the_repository_loads_without_a_warning() -> None:
     fleet = load(ROOT / "config/fleet.yaml", environ={})
     assert fleet.warnings == ()
-    assert list(fleet.queues) == ["order-processing", "inventory-update", "email-notification"]
+    assert list(fleet.queues) == [
+        "order-processing",
+        "inventory-update",
+        "email-notification",
+        "analytics-tracking",
+        "fraud-check",
+    ]
     assert all(queue.dead_letter != "none" for queue in fleet.queues.values())
 
 

@@ -52,8 +52,11 @@ OWNERS = {
     "botocore": ("worker/aws/",),
     "aiobotocore": ("worker/aws/",),
     "boto3": ("worker/aws/",),
-    "aiohttp": ("worker/aws/", "worker/server/"),
+    "aiohttp": ("worker/aws/", "worker/server/", "worker/handlers/", "worker/demo/"),
+    "sqlalchemy": ("worker/handlers/",),
+    "aiosmtplib": ("worker/handlers/",),
     "ministack": ("worker/local/",),
+    "aiosmtpd": ("worker/demo/",),
     "rich": ("worker/demo/", "worker/cli/"),
     "typer": ("worker/cli/",),
 }

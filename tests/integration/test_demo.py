@@ -1,29 +1,43 @@
 """`longshore demo`: the fleet at work, and its books."""
 
+import asyncio
 import io
 from collections import Counter
+from decimal import Decimal
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
+from aiosmtplib import SMTPRecipientsRefused, send
 from rich.console import Console
 
-from worker.demo import Demo, Show
+from worker.demo import Demo, Script, Show
 from worker.demo.books import Account, Books
-from worker.demo.events import Event
+from worker.demo.customers import Placements
+from worker.demo.day import CLOSED_MAILBOX, Day, News, Purchase
+from worker.demo.mail_server import MailServer
+from worker.message import Attribute
 from worker.settings import load
 from worker.source import Depth
 
 pytestmark = pytest.mark.integration
 
+FLEET = Path(__file__).parents[2] / "worker/demo/fleet.yaml"
 
-async def test_the_demo_ends_with_balanced_books() -> None:
-    """Every event of the demo ends in its queues, the database and SQS agree, and the status is 0."""
+
+async def test_the_demo_ends_with_balanced_books_although_the_mail_server_was_down() -> None:
+    """Every event ends in its queues, the database, SQS and the mail server agree, and no event order failed."""
     output = io.StringIO()
-    assert await Demo(Show(Console(file=output)), count=170).run() == 0
+    script = Script(events=420, mail_seconds=0.05)
+    assert await Demo(Show(Console(file=output)), script).run() == 0
     text = output.getvalue()
     assert "books balance" in text
     assert "http://127.0.0.1:" in text
     assert "the payload does not fit Order" in text
+    assert "the product is unknown" in text
+    inline, by_event = (line.split() for line in text.splitlines() if line.startswith(("does everything", "publishes an")))  # fmt: skip
+    assert int(inline[-1]) > 0, "no inline order failed: was the mail server down at all?"
+    assert by_event[-1] == "0"
 
 
 class TestBooks:
@@ -52,11 +66,113 @@ class TestBooks:
     def test_whatever_is_missing_or_too_much_is_named(self, changes: dict[str, object], fault: str) -> None:
         assert self.account(**changes).faults("orders") == [fault]
 
+    @pytest.mark.parametrize(
+        ("changes", "fault"),
+        [
+            ({"mails_taken": 3}, "the mail server has 3 different mails, but 0 were noted as sent"),
+            ({"mails_lost_to_outage": 2}, "2 mails were dead-lettered because the mail server was down"),
+        ],
+    )
+    def test_mails_are_part_of_the_books(self, changes: dict[str, int], fault: str) -> None:
+        books = Books(load(FLEET, environ={}))
+        assert books.faults() == []
+        for name, value in changes.items():
+            setattr(books, name, value)
+        assert books.faults() == [fault]
+
     def test_an_event_is_owed_to_every_queue_whose_filter_takes_it(self) -> None:
-        """Three queues subscribe to new orders, one to updates, none to what has another name."""
-        fleet_file = Path(__file__).parents[2] / "worker/demo/fleet.yaml"
-        books = Books(load(fleet_file, environ={}))
-        for event_type in ("order.created", "order.updated", "order.unheard"):
-            books.publish(Event(event_type, "{}"))
+        """As SNS would: by prefix, by name, by what it is not, and by a number."""
+        books = Books(load(FLEET, environ={}))
+        cheap, dear = (Attribute("Number", amount) for amount in ("20", "300"))
+        for event_type, more in (
+            ("order.created", {"amount": cheap}),
+            ("order.created", {"amount": dear}),
+            ("order.updated", {}),
+            ("order.archived", {}),
+        ):
+            books.publish("{}", {"event_type": Attribute("String", event_type), **more})
         owed = Counter({name: account.published for name, account in books.accounts.items()})
-        assert owed == {"order-processing": 1, "inventory-update": 1, "email-notification": 2}
+        assert owed == {
+            "order-processing": 4,
+            "inventory-update": 2,
+            "email-notification": 2,
+            "analytics-tracking": 3,
+            "fraud-check": 1,
+        }
+
+
+class TestDay:
+    """What happens in the shop is drawn, but not left to chance."""
+
+    def test_all_five_events_and_all_five_poisons_happen(self) -> None:
+        day, types, poisons = Day(), Counter[str](), 0
+        for number in range(1, 2001):
+            match day.next(number):
+                case Purchase(is_poison=poison) as purchase:
+                    types["order.created"] += 1
+                    poisons += poison
+                    day.placed(purchase, f"order-{number}")
+                case News(event_type=event_type):
+                    types[event_type] += 1
+        assert set(types) == {
+            "order.created",
+            "order.updated",
+            "order.cancelled",
+            "order.shipped",
+            "order.delivered",
+            "order.archived",
+        }
+        assert poisons == 10
+        assert types["order.archived"] == 5
+
+    def test_nothing_becomes_of_an_order_twice(self) -> None:
+        """Effects are counted by order and event type, so the demo publishes each pair once."""
+        day, seen = Day(), Counter[tuple[str, str]]()
+        for number in range(1, 2001):
+            event = day.next(number)
+            if isinstance(event, Purchase):
+                day.placed(event, f"order-{number}")
+            elif isinstance(event.payload, dict):
+                seen[event.event_type, str(event.payload["order_id"])] += 1
+        assert set(seen.values()) == {1}
+
+    def test_an_attribute_tells_the_amount_of_poisoned_orders(self) -> None:
+        """They must get as far as the queues that filter by it."""
+        events = [Day().next(number) for number in (160, 240)]
+        assert all(isinstance(event, News) and event.attributes["amount"] >= Decimal(5) for event in events)
+
+
+class TestMailServer:
+    """It speaks SMTP, and is down when it says so."""
+
+    def mail(self, to: str = "user-1@customers.example") -> EmailMessage:
+        mail = EmailMessage()
+        mail["From"], mail["To"], mail["Message-ID"] = "shop@shop.example", to, "<1@shop.example>"
+        return mail
+
+    async def test_it_takes_a_mail_and_knows_it_again(self) -> None:
+        async with MailServer(latency_seconds=0) as server:
+            for _ in range(2):
+                await send(self.mail(), hostname="127.0.0.1", port=server.port)
+        assert server.received == {"<1@shop.example>": 2}
+
+    async def test_a_closed_mailbox_is_refused_for_good(self) -> None:
+        async with MailServer(latency_seconds=0, closed=frozenset({CLOSED_MAILBOX})) as server:
+            with pytest.raises(SMTPRecipientsRefused):
+                await send(self.mail(CLOSED_MAILBOX), hostname="127.0.0.1", port=server.port)
+
+    async def test_while_it_is_down_nobody_answers_and_then_it_is_where_it_was(self) -> None:
+        async with MailServer(latency_seconds=0) as server:
+            port = server.port
+            server.down()
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+            await server.up()
+            await send(self.mail(), hostname="127.0.0.1", port=port)
+        assert len(server.received) == 1
+
+
+def test_a_quantile_of_placements_is_one_of_them() -> None:
+    assert Placements([0.4, 0.1, 0.3, 0.2]).quantile(0.5) == 0.2
+    assert Placements([0.4, 0.1, 0.3, 0.2]).quantile(0.99) == 0.4
+    assert Placements().quantile(0.5) is None

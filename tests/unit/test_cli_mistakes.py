@@ -112,6 +112,26 @@ def test_a_mistake_in_the_fleet_file_is_one_sentence(
 
 
 @pytest.mark.parametrize(
+    ("rules", "part"),
+    [
+        ("{a: [1], b: [1], c: [1], d: [1], e: [1], f: [1]}", "the filter has 6 keys, but SNS takes at most 5"),
+        ("{event_type: [{prefx: order.}]}", "event_type.0 has the operator prefx, but SNS knows"),
+        ("{event_type: []}", "event_type is an empty list, but must be a list of at least one alternative"),
+    ],
+    ids=["too many keys", "wrong operator", "empty list"],
+)
+def test_a_filter_that_sns_would_refuse_is_found_before_sns_is_asked(
+    folder: Path, longshore: Longshore, rules: str, part: str
+) -> None:
+    """It names the queue, its subscription and what SNS takes, without an AWS to ask (X1)."""
+    subscribed = queue(subscribe=f"[{{topic: calm}}, {{topic: events, filter: {rules}}}]")
+    (folder / "fleet.yaml").write_text("topics: {calm: {}, events: {}}\n" + subscribed)
+    sentence = told(longshore, "config", "check")
+    assert part in sentence
+    assert re.search(r"queues\.orders\.subscribe(\.1|\[1\])\.filter\b", sentence)
+
+
+@pytest.mark.parametrize(
     ("handlers", "parts"),
     [
         ("cli_god:router", ["there is no module `cli_god`, did you mean `cli_good`?"]),
@@ -206,6 +226,7 @@ def test_a_working_directory_that_was_removed_is_one_sentence(folder: Path, long
         (["config", "chek"], "no such command 'chek', did you mean 'check', 'schema'? (see longshore config --help)"),
         (["run", "--cofnig", "x"], "no such option: --cofnig (Possible options: --config) (see longshore run --help)"),
         (["run", "--config"], "option '--config' requires an argument (see longshore --help)"),
+        (["local", "--port", "65536"], "'--port': '65536' must be a whole number from 0 to 65535"),
         (["demo", "--events", "0"], "'--events': '0' must be a whole number from 1 to 100000"),
         (["demo", "--events", "many"], "'--events': 'many' must be a whole number from 1 to 100000"),
         (["demo", "--events", "9" * 9], "'--events': '999999999' must be a whole number from 1 to 100000"),

@@ -130,13 +130,25 @@ async def test_a_view_that_fails_is_a_500_without_details(client: aiohttp.Client
     assert (await get(client, "/livez"))[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/livez/", "/../etc/passwd"])
+async def test_the_page_is_the_status_for_eyes_and_may_load_nothing(client: aiohttp.ClientSession, view: View) -> None:
+    """Even if something slipped through the escaping, a browser would run and fetch nothing (X2)."""
+    view.report = {"service": "orders", "version": "1.2.3", "state": "ready", "uptime_seconds": 1.0, "queues": {}}
+    async with client.get("/") as response:
+        assert (response.status, response.content_type, response.charset) == (200, "text/html", "utf-8")
+        assert response.headers["Content-Security-Policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+        assert response.headers["Cache-Control"] == "no-store"
+        text = await response.text()
+    assert "<title>orders: ready</title>" in text
+    assert "longshore 1.2.3, up 1.0 s" in text
+
+
+@pytest.mark.parametrize("path", ["/index.html", "/nothing", "/livez/", "/../etc/passwd"])
 async def test_any_other_path_is_404_and_lists_the_routes(client: aiohttp.ClientSession, path: str) -> None:
     status, answer = await get(client, path)
-    assert (status, answer["routes"]) == (404, ["/livez", "/readyz", "/metrics", "/api/status"])
+    assert (status, answer["routes"]) == (404, ["/", "/livez", "/readyz", "/metrics", "/api/status"])
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/api/status", "/"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/api/status", "/", "/nothing"])
 async def test_head_answers_as_get_does_without_the_body(client: aiohttp.ClientSession, path: str) -> None:
     async with client.get(path) as full, client.head(path) as head:
         assert head.status == full.status
@@ -156,7 +168,8 @@ async def test_any_other_method_is_405(client: aiohttp.ClientSession, method: st
 async def test_no_answer_tells_the_software_not_even_to_nonsense(server: StatusServer) -> None:
     for request, status in (
         (b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"200"),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"404"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"200"),
+        (b"GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", b"404"),
         (b"\x16\x03\x01 nonsense\r\n\r\n", b"400"),
         (b"GET /livez HTTP/1.1\r\nbroken header\r\n\r\n", b"400"),
     ):

@@ -1,5 +1,7 @@
 """The command line's tree. Commands import what they need when they run, so that `--help` and `run` stay small."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +14,7 @@ from worker.cli.topology import topology
 __all__ = ["app"]
 
 MAX_EVENTS = 100_000
+MAX_PORT = 65_535
 
 app = typer.Typer(
     name="longshore",
@@ -47,24 +50,57 @@ def run(
         raise typer.Exit(run_worker(config, queue or [], is_local=local))
 
 
-def _event_count(given: object) -> int:
-    text = str(given)  # the default comes as a number
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_EVENTS):
-        raise typer.BadParameter(f"{text!r} must be a whole number from 1 to {MAX_EVENTS}")
-    return int(text)
+def _whole_number(least: int, most: int) -> Callable[[object], int]:
+    def parse(given: object) -> int:
+        text = str(given)  # the default comes as a number
+        if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+            raise typer.BadParameter(f"{text!r} must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+@app.command()
+def local(
+    port: Annotated[
+        int,
+        typer.Option("--port", metavar="N", parser=_whole_number(0, MAX_PORT), help="Listen here; 0: on a free port."),
+    ] = 0,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Apply the topology of this fleet file, too.")
+    ] = None,
+) -> None:
+    """Keep an embedded AWS until Ctrl-C, for workers that come and go.
+
+    It prints the export line that leads another terminal there: start workers, publish and look around from those.
+    It listens on loopback only, holds everything in memory, and is empty without --config.
+    """
+    from worker.cli.early import ending_early
+
+    with ending_early():
+        from worker.cli.local import serve_embedded_aws
+
+        raise typer.Exit(serve_embedded_aws(config, port))
 
 
 @app.command()
 def demo(
     events: Annotated[
-        int, typer.Option("--events", metavar="N", parser=_event_count, help=f"Events to publish, 1 to {MAX_EVENTS}.")
-    ] = 1000,
+        int,
+        typer.Option(
+            "--events", metavar="N", parser=_whole_number(1, MAX_EVENTS), help=f"Events to publish, 1 to {MAX_EVENTS}."
+        ),
+    ] = 2000,
     forever: Annotated[bool, typer.Option("--forever", help="Publish and consume until Ctrl-C.")] = False,  # noqa: FBT002
+    database: Annotated[
+        str | None,
+        typer.Option("--database", metavar="URL", help="The orders' database, such as postgresql://user@host/orders."),
+    ] = None,
 ) -> None:
     """Watch a fleet at work on an embedded AWS, and check its books."""
     from worker.cli.run import run_demo
 
-    raise typer.Exit(run_demo(events, is_forever=forever))
+    raise typer.Exit(run_demo(events, is_forever=forever, database=database))
 
 
 @app.command()

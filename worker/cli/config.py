@@ -20,12 +20,14 @@ def check(
 ) -> None:
     """Check the fleet file and its handlers; --live asks AWS, too.
 
-    Asked for are the queues, their dead-letter queues and the permissions on them; no message is touched.
+    Filters that SNS would refuse are found without asking it. Asked for are the queues, their dead-letter queues and the permissions on them; no message is touched.
     """
     from worker.fleet.process import load_routers
     from worker.settings import load
+    from worker.topology import wanted_by
 
     settings = load(config)
+    wanted_by(settings)  # raises for a filter that SNS would refuse
     load_routers(settings)
     problems: list[str] = []
     warnings = list(settings.warnings)

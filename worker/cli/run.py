@@ -30,11 +30,11 @@ def run_worker(config: Path | None, queues: Sequence[str], *, is_local: bool) ->
     return _run(process.run(), left_behind=lambda: process.supervisor.left_behind)
 
 
-def run_demo(count: int, *, is_forever: bool) -> int:
+def run_demo(events: int, *, is_forever: bool, database: str | None) -> int:
     """Run the demo; return the exit status."""
-    from worker.demo import Demo, Show
+    from worker.demo import Demo, Script, Show
 
-    return _run(Demo(Show(), count=count, is_forever=is_forever).run())
+    return _run(Demo(Show(), Script(events=events, is_forever=is_forever, database=database)).run())
 
 
 def _check_queues(settings: FleetSettings, queues: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """`longshore demo`: the fleet at work on one machine, and the books that show that nothing was lost."""
 
+from worker.demo.play import Demo, Script
 from worker.demo.show import Show
-from worker.demo.stage import Demo
 
-__all__ = ["Demo", "Show"]
+__all__ = ["Demo", "Script", "Show"]

@@ -1,12 +1,15 @@
 """The demo's books: what was published must be handled or dead-lettered, queue by queue, and the effects must agree."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from worker.demo.events import Event
+from worker.message import Attribute
 from worker.settings import FleetSettings, QueueSettings
 from worker.source import Depth
+from worker.telemetry.cells import Spread
+from worker.telemetry.declared import LAG
+from worker.topology.filters import matches
 
 __all__ = ["Account", "Books"]
 
@@ -20,8 +23,9 @@ class Account:
     handled: int = 0
     retried: int = 0
     dead_lettered: int = 0
-    lag_p50_seconds: float | None = None
-    lag_p99_seconds: float | None = None
+    lag: Spread = field(default_factory=lambda: Spread(LAG.buckets))
+    """Seconds from publishing to the handler, outside the mail server's outage."""
+    lag_in_outage: Spread = field(default_factory=lambda: Spread(LAG.buckets))
     effects: int | None = None
     """Rows that the queue's handlers have written."""
     depth: Depth | None = None
@@ -55,12 +59,18 @@ class Books:
 
     def __init__(self, settings: FleetSettings) -> None:
         self.accounts = {name: Account() for name in settings.queues}
-        self._takes = {name: set(_event_types(queue)) for name, queue in settings.queues.items()}
+        self._queues = settings.queues
+        self.mails_taken = 0
+        """Different mails that the mail server has taken."""
+        self.mails_noted = 0
+        """Mails that the database says were sent."""
+        self.mails_lost_to_outage = 0
+        """Mails that were dead-lettered because the mail server was down."""
 
-    def publish(self, event: Event) -> None:
-        """Enter a published event on the account of every queue that subscribes to its type."""
+    def publish(self, body: str, attributes: Mapping[str, Attribute]) -> None:
+        """Enter a published event on the account of every queue whose filters take it."""
         for name, account in self.accounts.items():
-            account.published += event.event_type in self._takes[name]
+            account.published += _deliveries(self._queues[name], body, attributes)
 
     @property
     def published(self) -> int:
@@ -79,12 +89,17 @@ class Books:
 
     def faults(self) -> list[str]:
         """Return what does not balance; empty means `books balance`."""
-        return [fault for name, account in self.accounts.items() for fault in account.faults(name)]
+        faults = [fault for name, account in self.accounts.items() for fault in account.faults(name)]
+        if self.mails_taken != self.mails_noted:
+            faults.append(f"the mail server has {self.mails_taken} different mails, but {self.mails_noted} were noted as sent")  # fmt: skip
+        if self.mails_lost_to_outage:
+            faults.append(f"{self.mails_lost_to_outage} mails were dead-lettered because the mail server was down")
+        return faults
 
 
-def _event_types(queue: QueueSettings) -> Iterator[str]:
-    """Yield the event types that the filters of the queue's subscriptions name."""
-    for subscription in queue.subscribe:
-        match subscription.filter:
-            case {"event_type": [*names]}:
-                yield from (name for name in names if isinstance(name, str))
+def _deliveries(queue: QueueSettings, body: str, attributes: Mapping[str, Attribute]) -> int:
+    """Return how many copies SNS sends to the queue: one for each subscription whose filter takes the event."""
+    return sum(
+        subscription.filter is None or matches(subscription.filter, subscription.filter_scope, attributes, body)
+        for subscription in queue.subscribe
+    )

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.demo.books import Books
+from worker.demo.shop import Shop
 
 __all__ = ["Show"]
 
@@ -26,8 +27,8 @@ class Show:
         if not self.console.is_terminal:
             self.console = Console(highlight=False, width=WIDTH_ELSEWHERE, file=self.console.file)
         self._live: Live | None = None
-        self._said_at = 0.0
-        self._began_at = time.monotonic()
+        self._began_at = self._said_at = time.monotonic()
+        self._lines = 0
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -50,17 +51,19 @@ class Show:
             footer = Table.grid()  # a bar alone ends without a line break
             footer.add_row(ProgressBar(total=max(1, books.published), completed=books.ended, width=60))
             footer.add_row(Text(note, style="dim"))
-            self._live.update(Group(self._table(books), footer), refresh=True)
+            self._live.update(Group(table(books), footer), refresh=True)
             return
         now = time.monotonic()
         if now - self._said_at >= LINE_SECONDS:
-            self._said_at = now
-            counts = "  ".join(f"{name} {account.handled}/{account.published}" for name, account in books.accounts.items())  # fmt: skip
-            self.say(f"{now - self._began_at:5.1f} s  {counts}")
+            if not self._lines:
+                self.say("".join(["handled", *(f"  {name}" for name in books.accounts)]))
+            self._said_at, self._lines = now, self._lines + 1
+            counts = (f"{account.handled}/{account.published}".rjust(len(name)) for name, account in books.accounts.items())  # fmt: skip
+            self.say("  ".join([f"{now - self._began_at:5.1f} s", *counts]))
 
     def result(self, books: Books) -> None:
         """Print the final table and the reasons of the dead letters."""
-        self.console.print(self._table(books))
+        self.console.print(table(books))
         reasons = Table("queue", "dead letters", "reason", title="dead letters", title_justify="left", box=None, pad_edge=False)  # fmt: skip
         for name, account in books.accounts.items():
             for reason, count in account.reasons.most_common():
@@ -70,20 +73,30 @@ class Show:
             self.console.print(reasons)
         self.console.print()
 
-    def _table(self, books: Books) -> Table:
-        return table(books, is_narrow=self.console.width < WIDTH_ELSEWHERE)
+    def placements(self, shop: Shop, mail_seconds: float, outage_seconds: float) -> None:
+        """Print what placing an order took and how often it failed, inline and by event, measured in this run."""
+        self.say(f"placing an order: a mail takes {_seconds(mail_seconds)}, and the mail server was down for {outage_seconds:.1f} s")  # fmt: skip
+        result = Table(box=None, pad_edge=False)
+        result.add_column("the order service", no_wrap=True)
+        for heading in ("orders placed", "p50", "p99", "failed"):
+            result.add_column(heading, justify="right")
+        for name, customers in (("does everything inline", shop.inline), ("publishes an event", shop.by_event)):
+            seen = customers.placements
+            times = (_seconds(seen.quantile(0.5)), _seconds(seen.quantile(0.99)))
+            result.add_row(name, f"{len(seen.seconds):,}", *times, f"{seen.failed:,}")
+        self.console.print(result)
+        self.console.print()
 
 
-def table(books: Books, *, is_narrow: bool = False) -> Table:
-    """Return the books as a table, a row per queue; `is_narrow` makes it fit 80 columns."""
-    result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0) if is_narrow else (0, 1))
+def table(books: Books) -> Table:
+    """Return the books as a table, a row per queue; it fits 80 columns."""
+    result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     result.add_column("queue", no_wrap=True, vertical="bottom")
-    for title in ("published", "received", "handled", "retried", "dead-lettered", "lag p50", "lag p99"):
-        heading = title.replace("-", "-\n").replace(" ", "\n") if is_narrow else title
-        result.add_column(heading, justify="right")
+    for title in ("published", "received", "handled", "retried", "dead-\nlettered", "lag\np50", "lag\np99", "p99 in\noutage"):  # fmt: skip
+        result.add_column(title, justify="right", vertical="bottom")
     for name, account in books.accounts.items():
         counts = (account.published, account.received, account.handled, account.retried, account.dead_lettered)
-        lags = (account.lag_p50_seconds, account.lag_p99_seconds)
+        lags = (account.lag.quantile(0.5), account.lag.quantile(0.99), account.lag_in_outage.quantile(0.99))
         result.add_row(name, *(f"{count:,}" for count in counts), *(_seconds(lag) for lag in lags))
     return result
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 from worker.engine.consumer import Consumer
@@ -79,6 +80,7 @@ class Health:
         }
         return {
             "service": self._supervisor.settings.service,
+            "version": metadata.version("longshore"),
             "state": state,
             "uptime_seconds": round(time.monotonic() - self._started_at, 1),
             "problems": problems,

@@ -1,76 +1,99 @@
-"""An order service's three consumers: one router per queue, one SQLite file for their effects."""
+"""An order service's five consumers: one router per queue. The order service publishes one event; each reacts to it.
 
-import asyncio
+SQS delivers at least once, so every effect has a unique key in the database, and a second delivery does no harm.
+"""
+
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-
-from pydantic import BaseModel, Field
+from typing import NamedTuple
 
 from worker import Message, PermanentError, Router, TransientError
-from worker.handlers.ledger import Ledger, StocktakeError, UnknownProductError
+from worker.handlers.database import Database, ReservationError, StocktakeError, UnknownOrderError
+from worker.handlers.events import Order
+from worker.handlers.mail import Mailer
 
-__all__ = ["Order", "email", "inventory", "processing"]
-
-INVOICE_SECONDS = 5.0
-"""How long the invoice of a large order takes: longer than the visibility timeout of its queue."""
-LARGE_QUANTITY = 50
+__all__ = ["Shop", "analytics", "email", "fraud", "inventory", "processing"]
 
 
-class Order(BaseModel):
-    """The payload of every `order.*` event."""
+class Shop(NamedTuple):
+    """What the handlers of a router share: their `message.state`."""
 
-    order_id: str
-    user_id: str
-    product: str
-    quantity: int = Field(ge=1)
+    database: Database
+    mailer: Mailer
 
 
 @asynccontextmanager
-async def ledger() -> AsyncIterator[Ledger]:
-    """Open the database that `ORDERS_DATABASE` names (`orders.sqlite`) for as long as the process consumes."""
-    book = Ledger(os.environ.get("ORDERS_DATABASE", "orders.sqlite"))
-    try:
-        yield book
-    finally:
-        book.close()
+async def shop() -> AsyncIterator[Shop]:
+    """Open the database that `ORDERS_DATABASE` names, and know the mail server at `ORDERS_SMTP`."""
+    mailer = Mailer(os.environ.get("ORDERS_SMTP", "smtp://127.0.0.1:1025"))
+    async with Database(os.environ.get("ORDERS_DATABASE", "sqlite:///orders.sqlite")) as database:
+        yield Shop(database, mailer)
 
 
-processing = Router(lifespan=ledger)
-inventory = Router(lifespan=ledger)
-email = Router(lifespan=ledger)
+processing = Router(lifespan=shop)
+inventory = Router(lifespan=shop)
+email = Router(lifespan=shop)
+analytics = Router(lifespan=shop)
+fraud = Router(lifespan=shop)
 
 
 @processing.on("order.created")
-def record_order(message: Message[Order]) -> None:
-    """Write the order down, once however often it is delivered."""
-    order = message.event
-    message.state.record("orders", order.order_id, f"{order.quantity} x {order.product} for {order.user_id}")
+async def record_order(message: Message[Order]) -> None:
+    """Write the order down."""
+    state: Shop = message.state
+    await state.database.record_order(message.event)
 
 
+@processing.on("order.updated")
 @processing.on("order.cancelled")
-def cancel_order(message: Message[Order]) -> None:
-    """Write the cancellation down beside the order; it may arrive first."""
-    message.state.record("cancellations", message.event.order_id, "cancelled")
+@processing.on("order.shipped")
+@processing.on("order.delivered")
+async def record_change(message: Message[Order]) -> None:
+    """Write down what became of the order; a change that overtakes its order waits for it."""
+    state: Shop = message.state
+    try:
+        await state.database.record_change(str(message.event_type), message.event)
+    except UnknownOrderError as gap:
+        raise TransientError(str(gap)) from None
 
 
 @inventory.on("order.created")
-def reserve_stock(message: Message[Order]) -> None:
-    """Take the quantity out of stock in one transaction with its reservation."""
-    order = message.event
+async def reserve_stock(message: Message[Order]) -> None:
+    """Take the quantity out of stock, in one transaction with its reservation."""
+    state: Shop = message.state
     try:
-        message.state.reserve(order.order_id, order.product, order.quantity)
-    except UnknownProductError:
-        raise PermanentError(f"unknown product {order.product}") from None
-    except StocktakeError as busy:
-        raise TransientError(f"{order.product} is being counted", retry_after=busy.seconds_left) from None
+        await state.database.reserve(message.event)
+    except StocktakeError as count:
+        raise TransientError(str(count), retry_after=count.seconds_left) from None
+    except ReservationError as refusal:
+        raise PermanentError(str(refusal)) from None
 
 
-@email.on("order.*")
-async def send_confirmation(message: Message[Order]) -> None:
-    """Write the customer; a large order waits for its invoice first, while its lease is kept alive."""
-    order = message.event
-    if message.event_type == "order.created" and order.quantity >= LARGE_QUANTITY:
-        await asyncio.sleep(INVOICE_SECONDS)
-    subject = f"{message.event_type}:{order.order_id}"
-    await asyncio.to_thread(message.state.record, "mails", subject, order.user_id)
+@email.on("order.created")
+@email.on("order.cancelled")
+@email.on("order.shipped")
+async def send_mail(message: Message[Order]) -> None:
+    """Send the customer the news, then write down that it was sent.
+
+    At least once: a worker that dies between the two sends the mail again, with the same Message-ID.
+    """
+    state: Shop = message.state
+    news, order = str(message.event_type), message.event
+    if not await state.database.was_mailed(news, order.order_id):
+        await state.mailer.send(news, order)
+        await state.database.record_mail(news, order.order_id)
+
+
+@analytics.on("order.*")
+async def track(message: Message[Order]) -> None:
+    """Count every event, also of types that are yet to be invented."""
+    state: Shop = message.state
+    await state.database.track(str(message.event_type), message.event)
+
+
+@fraud.on("order.created")
+async def check_fraud(message: Message[Order]) -> None:
+    """Mark orders that a human should look at."""
+    state: Shop = message.state
+    await state.database.check_fraud(message.event)

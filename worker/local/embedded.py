@@ -1,6 +1,7 @@
 """`EmbeddedAws`: ministack in a process of its own, on loopback, for as long as its parent lives."""
 
 import asyncio
+import errno
 import importlib.util
 import os
 import shutil
@@ -11,7 +12,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from worker.aws.session import AwsAccess, Credentials
 from worker.errors import LongshoreError, UsageError
@@ -31,13 +32,15 @@ class EmbeddedAws:
     """An AWS that lives in memory; an async context manager.
 
     It checks signatures and policies (`AUTH=true`), so a queue without a policy gets nothing from SNS, as on AWS.
-    It listens on loopback only, on a port the system picks, writes its log to a file, reads nothing of the user's
-    environment, and ends with its parent, also when that is killed. Entering raises `UsageError` without ministack.
+    It listens on loopback only, writes its log to a file, reads nothing of the user's environment, and ends with its
+    parent, also when that is killed. Port 0 is one that the system picks. Entering raises `UsageError` without ministack
+    and for a port that cannot be listened on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, port: int = 0) -> None:
         self.endpoint_url = ""
         """Known once entered."""
+        self._port = port
         self._folder: Path | None = None
         self._process: Process | None = None
 
@@ -72,6 +75,12 @@ class EmbeddedAws:
             raise LongshoreError("the embedded AWS is not running")
         return self._process.pid
 
+    async def ended(self) -> NoReturn:
+        """Wait until its process ends although nobody has told it to, and raise `LongshoreError` then."""
+        if self._process is not None:
+            await self._process.wait()
+        raise LongshoreError(f"the embedded AWS has ended unasked: {self._last_words() or 'it left no word'}")
+
     async def __aenter__(self) -> Self:
         if importlib.util.find_spec("ministack") is None:
             raise UsageError(
@@ -81,7 +90,7 @@ class EmbeddedAws:
         try:
             # The listening socket is handed over: no other process can take the port in between,
             # and clients that come early wait in its backlog.
-            with socket.create_server((_HOST, 0), backlog=_BACKLOG) as listening:
+            with _listen(self._port) as listening:
                 port = listening.getsockname()[1]
                 self.endpoint_url = f"http://{_HOST}:{port}"
                 await self._spawn(listening.fileno(), port)
@@ -164,3 +173,17 @@ class EmbeddedAws:
                 await process.wait()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listen(port: int) -> socket.socket:
+    try:
+        return socket.create_server((_HOST, port), backlog=_BACKLOG)
+    except OSError as error:
+        advice = "choose another port, or leave it out to take a free one"
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(f"port {port} on {_HOST} is taken by another process: stop it, {advice}") from error
+        if error.errno == errno.EACCES:
+            raise UsageError(
+                f"port {port} on {_HOST} needs rights that this process does not have: {advice}"
+            ) from error
+        raise

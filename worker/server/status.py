@@ -14,12 +14,18 @@ import structlog
 from aiohttp import web
 
 from worker.errors import UsageError
+from worker.server.page import page
 from worker.telemetry.metrics import Metrics
 
 __all__ = ["StatusServer", "StatusView"]
 
 _SHUTDOWN_SECONDS = 0.5
 _NO_SUCH_HOST = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+
+_PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'",
+}
 
 _UNHEARD = logging.getLogger("longshore.server")
 _UNHEARD.disabled = True
@@ -58,7 +64,7 @@ def _request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) 
 
 
 class StatusServer:
-    """Answers `/livez`, `/readyz`, `/metrics` and `/api/status` while inside `async with`.
+    """Answers `/` (a page for eyes), `/livez`, `/readyz`, `/metrics` and `/api/status` while inside `async with`.
 
     Entering raises `UsageError` when the address cannot be listened on. Leaving waits for no client.
     """
@@ -72,6 +78,7 @@ class StatusServer:
         # Its own thread, started by the first scrape: handlers may fill the loop's default ones.
         self._renderer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="longshore-metrics")
         self._routes: dict[str, _Route] = {
+            "/": self._page,
             "/livez": self._livez,
             "/readyz": self._readyz,
             "/metrics": self._exposition,
@@ -140,6 +147,10 @@ class StatusServer:
 
     async def _report(self, _: web.BaseRequest) -> web.Response:
         return _json(self._status.status())
+
+    async def _page(self, _: web.BaseRequest) -> web.Response:
+        text = page(self._status.status())
+        return web.Response(text=text, content_type="text/html", charset="utf-8", headers=_PAGE_HEADERS)
 
 
 def _json(answer: Any, *, status: int = 200) -> web.Response:

@@ -82,6 +82,19 @@ class Spread:
             lower = bound
         return lower if self.count else None
 
+    def add(self, other: "Spread") -> None:
+        """Count all values of another one with the same bounds."""
+        self.counts = [mine + more for mine, more in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
+    def since(self, earlier: "Spread | None") -> "Spread":
+        """Return what was counted since an earlier copy; everything when there is none."""
+        result = Spread(self.bounds)
+        before = earlier or result
+        result.counts = [now - then for now, then in zip(self.counts, before.counts, strict=True)]
+        result.sum = self.sum - before.sum
+        return result
+
 
 Cell = Number | Reading | Computed | Spread
 _C = TypeVar("_C", Number, Reading, Computed, Spread)

@@ -213,10 +213,10 @@ class QueueMetrics:
             seconds_since_last_message=self._since_last_message.value,
         )
 
-    def lag_quantile(self, share: float) -> float | None:
-        """Return the lag since publishing that `share` of the messages stayed under; since sending where that is unknown."""
+    def lag_so_far(self) -> Spread:
+        """Return a copy of the lags since publishing; since sending where that is unknown."""
         lag = self._lag["published"] if self._lag["published"].count else self._lag["sent"]
-        return lag.quantile(share)
+        return lag.since(None)
 
     def _seconds_since_last_message(self) -> float:
         return max(0.0, self._clock() - self._last_message)

@@ -1,0 +1,180 @@
+"""The five queues of `config/fleet.yaml` in a worker process: whatever is published, the books are the same in the end."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.command import COMMAND, clean_environment
+from support.localstack import LocalStack
+from support.mailbox import Mailbox
+from support.shop import Shop, Worker
+
+from worker import Outgoing, Publisher
+from worker.aws.session import AwsClients
+from worker.aws.sqs import SqsSource
+from worker.handlers.database import Database
+from worker.handlers.events import CHANGES, Order
+from worker.local import EmbeddedAws
+from worker.settings import load
+from worker.topology.apply import apply
+from worker.topology.wanted import wanted_by
+
+pytestmark = pytest.mark.integration
+FLEET = Path(__file__).parents[2] / "config" / "fleet.yaml"
+ORDERS = 20
+STOCK = 1_000
+BOOKS = {
+    "orders": ORDERS + 2,  # a product that is unknown and a customer whose mail is refused are orders still
+    "order_changes": 16,
+    "reservations": ORDERS + 1,
+    "mails": ORDERS + 1 + 8,  # and what was cancelled or shipped
+    "analytics": ORDERS + 2 + 16 + 1,  # and the change to an order that never was
+    "fraud_checks": 10,
+}
+RESERVED = {"tea": 19, "coffee": 23}
+DEAD_LETTERS = {
+    "order-processing": 3,  # no order, a change to an order that never was, and an event type that nobody knows
+    "inventory-update": 2,  # no order, and the unknown product
+    "email-notification": 2,  # no order, and the refused recipient
+    "analytics-tracking": 1,  # no order
+    "fraud-check": 0,  # what is no order has no amount either
+}
+
+
+def an_order(number: int, **changes: Any) -> Order:
+    fields: dict[str, Any] = {
+        "order_id": f"order-{number:06}",
+        "user_id": f"user-{number % 7}",
+        "email": f"user-{number % 7}@shop.example",
+        "product": ("tea", "coffee")[number % 2],
+        "quantity": 1 + number % 3,
+        "amount": Decimal("299.99") if number % 2 else Decimal(300),
+    }
+    return Order(**{**fields, **changes})
+
+
+def an_event(event_type: str, order: Order) -> Outgoing:
+    return Outgoing(event_type, order, {"amount": order.amount})
+
+
+def a_day() -> Iterator[Outgoing]:
+    """Changes that overtake their orders, orders that come twice, and poison."""
+    for number in range(4):
+        yield from (an_event(change, an_order(number)) for change in CHANGES)
+    for number in range(ORDERS):
+        yield an_event("order.created", an_order(number))
+    for number in range(0, ORDERS, 2):
+        yield an_event("order.created", an_order(number))
+    yield an_event("order.created", an_order(100, product="gold", amount=Decimal(1)))
+    yield an_event("order.created", an_order(101, email="nobody@shop.example", amount=Decimal(1)))
+    yield an_event("order.updated", an_order(102))
+    yield an_event("order.archived", an_order(0))
+    yield Outgoing("order.created", {"order_id": "poison"})
+    for number in range(0, ORDERS, 2):
+        yield an_event("order.created", an_order(number))
+
+
+@dataclass
+class Fleet:
+    """A fleet file with names of its own, and the worker on it."""
+
+    path: Path
+    names: dict[str, str]
+    environment: dict[str, str]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Worker]:
+        """Run `longshore run`; at the end it drains, and its exit status is 0."""
+        log = self.path.with_name("worker.log")
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(*COMMAND, "run", "--config", str(self.path)),
+                cwd=self.path.parent,
+                env=clean_environment(self.path.parent, self.environment),
+                stdout=output,
+                stderr=output,
+            )
+        worker = Worker(process, log)
+        try:
+            yield worker
+            assert await worker.terminate() == 0, worker.output
+        finally:
+            if process.returncode is None:
+                await worker.kill()
+
+
+@pytest.fixture
+async def mailbox() -> AsyncIterator[Mailbox]:
+    async with Mailbox() as mailbox:
+        mailbox.refusals["nobody@shop.example"] = "550 no such user"
+        yield mailbox
+
+
+@pytest.fixture
+async def fleet(
+    tmp_path: Path,
+    aws: EmbeddedAws | LocalStack,
+    unique_name: Callable[[str], str],
+    orders_url: str,
+    mailbox: Mailbox,
+) -> Fleet:
+    """The fleet file as it is, but for names, waits and the port."""
+    text = FLEET.read_text()
+    names = {name: unique_name(name) for name in ("order-events", *yaml.safe_load(text)["queues"])}
+    for name, own in names.items():
+        text = re.sub(rf"\b{name}\b", own, text)
+    settings = yaml.safe_load(text)
+    settings["server"] = {"port": 0}
+    settings["defaults"] |= {"wait_time_seconds": 1, "retry": {"base_seconds": 1, "max_seconds": 2}}
+    for queue in settings["queues"].values():
+        queue.pop("retry", None)
+    path = tmp_path / "fleet.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    environment = {**aws.environment, "ORDERS_DATABASE": orders_url, "ORDERS_SMTP": mailbox.url}
+    async with AwsClients(aws.access) as clients:
+        await apply(wanted_by(load(path, environ={})), clients)
+    return Fleet(path, names, environment)
+
+
+async def dead_letters(clients: AwsClients, names: dict[str, str]) -> dict[str, int]:
+    return {name: (await SqsSource(clients, f"{names[name]}-dlq").depth()).visible for name in DEAD_LETTERS}
+
+
+async def books(database: Database) -> dict[str, int]:
+    return {table: await database.count(table) for table in BOOKS}
+
+
+async def test_each_effect_of_each_event_is_there_once(
+    fleet: Fleet, orders_url: str, mailbox: Mailbox, aws: EmbeddedAws | LocalStack
+) -> None:
+    """At first the mail server is down and coffee is counted; events come twice and too early, and some are poison."""
+    await mailbox.__aexit__(None, None, None)
+    async with Database(orders_url) as database, AwsClients(aws.access) as clients:
+        await database.stock_up({"tea": STOCK, "coffee": STOCK}, counting="coffee", counted_until=time.time() + 3)
+
+        async def is_done() -> bool:
+            return (await books(database), await dead_letters(clients, fleet.names)) == (BOOKS, DEAD_LETTERS)
+
+        async with fleet.running() as worker:
+            async with Publisher(fleet.names["order-events"], aws=aws.access) as publisher:
+                await publisher.publish_many(a_day())
+            await Shop.until(lambda: "the mail server cannot be reached" in worker.output)
+            async with mailbox:
+                with suppress(TimeoutError):  # what is missing is told below
+                    await Shop.until(is_done, seconds=45)
+        assert (await books(database), await dead_letters(clients, fleet.names)) == (BOOKS, DEAD_LETTERS)
+        for product, reserved in RESERVED.items():
+            assert await database.total_reserved(product) == reserved
+            assert await database.in_stock(product) == STOCK - reserved
+    assert len(set(mailbox.ids)) == BOOKS["mails"]
+    assert "the product is being counted" in worker.output
+    assert "shop.example" not in worker.output  # no payload is logged
+    assert "p%40ss" not in worker.output  # nor a password

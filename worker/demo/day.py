@@ -1,0 +1,96 @@
+"""A day of a shop in half a minute: purchases, what becomes of them, and a few events that are poison."""
+
+import random
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+__all__ = ["CLOSED_MAILBOX", "COUNTED_PRODUCT", "STOCK", "Day", "News", "Purchase"]
+
+STOCK = {"teapot": 100_000, "kettle": 100_000, "cup": 100_000, "tray": 100_000}
+COUNTED_PRODUCT = "tray"
+"""Its stock is being counted when the demo starts: reserving it fails for a while, for a real reason."""
+CLOSED_MAILBOX = "closed@customers.example"
+"""The mail server refuses it for good."""
+POISON_EVERY = 80
+PURCHASES = 0.6
+"""The share of events that are new orders."""
+CANCELLED = 0.2
+"""The share of orders that are cancelled instead of shipped."""
+
+Order = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """What a customer asks of the order service."""
+
+    body: Order
+    is_poison: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """An event that is published as it is."""
+
+    event_type: str
+    payload: object
+    attributes: Mapping[str, Decimal] = field(default_factory=dict)
+
+
+class Day:
+    """Draws what happens next; the same for the same seed as long as the same orders are placed."""
+
+    def __init__(self, seed: int = 7) -> None:
+        self._chance = random.Random(seed)
+        self._lives: deque[tuple[Order, list[str]]] = deque()
+
+    def next(self, number: int) -> Purchase | News:
+        """Return what happens as the given number, which counts from 1."""
+        if number % POISON_EVERY == 0:
+            return self._poison(number // POISON_EVERY)
+        if not self._lives or self._chance.random() < PURCHASES:
+            return self.purchase()
+        order, ahead = self._lives.popleft()  # the oldest, so that its order has long been written down
+        if ahead[1:]:
+            self._lives.append((order, ahead[1:]))
+        return News(ahead[0], order)
+
+    def purchase(self) -> Purchase:
+        """Return a purchase of a customer."""
+        user, quantity = self._chance.randrange(500), self._chance.randint(1, 5)
+        return Purchase(
+            {
+                "user_id": f"user-{user}",
+                "email": f"user-{user}@customers.example",
+                "product": self._chance.choice(list(STOCK)),
+                "quantity": quantity,
+                "amount": str(quantity * Decimal(self._chance.randrange(5, 100))),
+            }
+        )
+
+    def placed(self, purchase: Purchase, order_id: str) -> None:
+        """Note that the order service has taken a purchase: sooner or later something becomes of it."""
+        if purchase.is_poison:
+            return
+        is_cancelled = self._chance.random() < CANCELLED
+        life = ["order.cancelled"] if is_cancelled else ["order.updated", "order.shipped", "order.delivered"]
+        self._lives.append(({**purchase.body, "order_id": order_id}, life))
+
+    def _poison(self, number: int) -> Purchase | News:
+        order = {**self.purchase().body}
+        amount = {"amount": Decimal(order["amount"])}
+        named = {**order, "order_id": f"poison-{number}"}
+        match number % 5:
+            case 0:
+                return Purchase({**order, "product": "samovar"}, is_poison=True)  # nobody has ever sold it
+            case 1:
+                return Purchase({**order, "email": CLOSED_MAILBOX}, is_poison=True)
+            case 2:
+                return News("order.created", {**named, "quantity": "many"}, amount)  # not a number
+            case 3:
+                return News("order.created", f"<order>{named['order_id']}</order>", amount)  # not JSON
+            case _:
+                return News("order.archived", named)  # no handler takes it

@@ -1,0 +1,244 @@
+"""The orders' database, on SQLite or PostgreSQL: one transaction per verb, every effect at most once."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from sqlalchemy import Connection, Executable, exc, func, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker import LongshoreError, TransientError, UsageError
+from worker.handlers.events import Order
+from worker.handlers.opening import OPEN_SECONDS, address, open_store
+from worker.handlers.tables import METADATA, Statements
+
+__all__ = [
+    "Database",
+    "ReservationError",
+    "SoldOutError",
+    "StocktakeError",
+    "UnknownOrderError",
+    "UnknownProductError",
+]
+
+T = TypeVar("T")
+
+_STATEMENTS: Final = {
+    "sqlite": Statements.of(sqlite.insert),
+    "postgresql": Statements.of(postgresql.insert),
+}
+_ONE_MAKES_TABLES: Final = text("SELECT pg_advisory_xact_lock(7310581)")
+_OUR_MISTAKES: Final = (exc.DataError, exc.IntegrityError, exc.ProgrammingError, exc.NotSupportedError)
+
+
+class UnknownOrderError(LookupError):
+    """The order is not there, or not yet."""
+
+
+class ReservationError(Exception):
+    """The order's products cannot be reserved; the text says why, and nothing of the order."""
+
+
+class UnknownProductError(ReservationError):
+    """The product is not in stock and never was."""
+
+
+class SoldOutError(ReservationError):
+    """There is less of the product in stock than was ordered."""
+
+
+class StocktakeError(ReservationError):
+    """The product is being counted; its stock may not be changed until that is over."""
+
+    def __init__(self, seconds_left: float) -> None:
+        super().__init__("the product is being counted")
+        self.seconds_left = seconds_left
+
+
+class Database:
+    """The database at `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`; an async context manager.
+
+    Verbs that write return whether they wrote: false says that it was there already. When the database does not
+    answer they raise `TransientError`; the text of an error never holds what was to be written. Making one raises `UsageError` when the address is none; entering it, which
+    makes the tables that are missing, when the database cannot be opened.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._address = address(url)
+        self._store = open_store(url)
+        self._statements = _STATEMENTS[self._store.dialect]
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._make_tables()
+        except (exc.SQLAlchemyError, OSError, TypeError, ValueError) as error:
+            await self._store.close()
+            raise UsageError(
+                f"the orders' database {self._address} cannot be opened ({_cause(error)}); start it, or correct its address"
+            ) from None
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._store.close()
+
+    async def _make_tables(self) -> None:
+        ends_at = time.monotonic() + OPEN_SECONDS
+        while True:
+            try:
+                await self._store.run(_make_tables)
+            except exc.OperationalError as error:  # SQLite lets nobody wait who switches a new file to WAL
+                if "locked" not in str(error.orig) or time.monotonic() > ends_at:
+                    raise
+                await asyncio.sleep(random.uniform(0, 0.1))
+            else:
+                return
+
+    async def record_order(self, order: Order) -> bool:
+        """Write the order down."""
+        values = {**_key(order), "user_id": order.user_id, **_content(order), "amount_cents": _cents(order)}
+        return await self._write(self._statements.record_order, values)
+
+    async def record_change(self, event_type: str, order: Order) -> bool:
+        """Write down what became of the order; raise `UnknownOrderError` when it is not there yet."""
+        key, change = _key(order), _key(order, event_type)
+
+        def work(connection: Connection) -> bool:
+            if _wrote(connection, self._statements.record_change, change):
+                return True
+            if connection.execute(self._statements.order, key).first() is None:
+                raise UnknownOrderError("the order is not there yet")
+            return False
+
+        return await self._run(work)
+
+    async def reserve(self, order: Order) -> bool:
+        """Take the quantity out of stock together with the order's reservation.
+
+        Raises `UnknownProductError`, `StocktakeError` while the product is counted, or `SoldOutError`.
+        """
+        reservation, shelf = {**_key(order), **_content(order)}, {"product": order.product}
+        now = datetime.now(UTC)
+        taken = {"wanted": order.product, "taken": order.quantity, "now": now}
+
+        def work(connection: Connection) -> bool:
+            if not _wrote(connection, self._statements.reserve, reservation):
+                return False
+            if not _wrote(connection, self._statements.take, taken):
+                raise _why_not(connection.execute(self._statements.shelf, shelf).first(), now)
+            return True
+
+        return await self._run(work)
+
+    async def was_mailed(self, event_type: str, order_id: str) -> bool:
+        """Say whether the mail about this event of the order was recorded."""
+        key = {"order_id": order_id, "event_type": event_type}
+        return await self._read(self._statements.mail, key) is not None
+
+    async def record_mail(self, event_type: str, order_id: str) -> bool:
+        """Write down that the mail was sent."""
+        return await self._write(self._statements.record_mail, {"order_id": order_id, "event_type": event_type})
+
+    async def track(self, event_type: str, order: Order) -> bool:
+        """Count the event in the analytics."""
+        return await self._write(self._statements.track, {**_key(order, event_type), "amount_cents": _cents(order)})
+
+    async def check_fraud(self, order: Order) -> bool:
+        """Write a verdict: `review` when the user's checked orders cost more than `REVIEW_CENTS` in all, else `clear`.
+
+        Two orders of a user that are checked at the same moment may not see each other.
+        """
+        values = {**_key(order), "user_id": order.user_id, "amount_cents": _cents(order)}
+        return await self._write(self._statements.check_fraud, values)
+
+    async def stock_up(
+        self, quantities: Mapping[str, int], *, counting: str | None = None, counted_until: float = 0
+    ) -> None:
+        """Fill the shelves with what is not there yet; one product is being counted until the given Unix time."""
+        until = datetime.fromtimestamp(counted_until, UTC)
+        rows = [
+            {"product": product, "quantity": quantity, "counted_until": until if product == counting else None}
+            for product, quantity in quantities.items()
+        ]
+        await self._run(lambda connection: connection.execute(self._statements.stock_up, rows))
+
+    async def count(self, table: str) -> int:
+        """Return how many rows the table has; raise `KeyError` when there is no such table."""
+        (rows,) = await self._read(select(func.count()).select_from(METADATA.tables[table]), {})
+        return int(rows)
+
+    async def total_reserved(self, product: str) -> int:
+        """Return how much of the product all reservations hold together."""
+        (quantity,) = await self._read(self._statements.reserved, {"product": product})
+        return int(quantity)
+
+    async def in_stock(self, product: str) -> int:
+        """Return how much of the product is left; raise `UnknownProductError`."""
+        shelf = await self._read(self._statements.shelf, {"product": product})
+        if shelf is None:
+            raise UnknownProductError("the product is unknown")
+        return int(shelf.quantity)
+
+    async def _write(self, statement: Executable, values: Mapping[str, Any]) -> bool:
+        return await self._run(lambda connection: _wrote(connection, statement, values))
+
+    async def _read(self, statement: Executable, values: Mapping[str, Any]) -> Any:
+        """Return the first row; `None` when there is none."""
+        return await self._run(lambda connection: connection.execute(statement, values).first(), is_reading=True)
+
+    async def _run(self, work: Callable[[Connection], T], *, is_reading: bool = False) -> T:
+        try:
+            return await self._store.run(work, is_reading=is_reading)
+        except _OUR_MISTAKES as error:  # its text may quote a row, and this goes to logs
+            raise LongshoreError(f"the orders' database refuses a statement ({type(_root(error)).__name__})") from None
+        except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
+            raise TransientError(f"the orders' database does not answer ({type(_root(error)).__name__})") from error
+
+
+def _make_tables(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(_ONE_MAKES_TABLES)
+    METADATA.create_all(connection)
+
+
+def _wrote(connection: Connection, statement: Executable, values: Mapping[str, Any]) -> bool:
+    return connection.execute(statement, values).rowcount == 1
+
+
+def _why_not(shelf: Any, now: datetime) -> Exception:
+    """Return why nothing could be taken from the shelf."""
+    if shelf is None:
+        return UnknownProductError("the product is unknown")
+    if shelf.counted_until is not None and shelf.counted_until > now:
+        return StocktakeError((shelf.counted_until - now).total_seconds())
+    return SoldOutError("the product is sold out")
+
+
+def _key(order: Order, event_type: str | None = None) -> dict[str, Any]:
+    return (
+        {"order_id": order.order_id} if event_type is None else {"order_id": order.order_id, "event_type": event_type}
+    )
+
+
+def _content(order: Order) -> dict[str, Any]:
+    return {"product": order.product, "quantity": order.quantity}
+
+
+def _cents(order: Order) -> int:
+    return int(order.amount * 100)
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what the driver raised."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _cause(error: BaseException) -> str:
+    return " ".join(f"{type(_root(error)).__name__}: {_root(error)}".split())
