@@ -1,4 +1,4 @@
-"""`longshore topology plan|apply`."""
+"""`longshore topology plan|apply|export`."""
 
 import json
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from worker.cli.options import ConfigOption, JsonOption
+from worker.cli.topology_export import export
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -21,6 +22,8 @@ __all__ = ["topology"]
 topology = typer.Typer(
     name="topology", help="The AWS resources of the fleet file.", no_args_is_help=True, rich_markup_mode=None
 )
+
+topology.add_typer(export)
 
 LocalOption = Annotated[bool, typer.Option("--local", help="On an embedded AWS that ends with this command.")]
 CheckOption = Annotated[bool, typer.Option("--check", help="Exit with 1 when there is something to do.")]
