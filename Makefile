@@ -8,7 +8,7 @@ LOCALSTACK_STAMP := $(LOCALSTACK)/.installed
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test unit integration strict postgres chaos lint types format generate bench build lock clean
+.PHONY: help setup demo run test unit integration strict postgres export chaos lint types format generate bench build lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ strict: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack only
 postgres: $(STAMP)  ## Run the tests against PostgreSQL only (apt-get install postgresql)
 	@$(PYTEST) -m postgres
 
+export: $(STAMP)  ## Lint the exported templates with cfn-lint and parse the Terraform
+	@$(PYTEST) -m export
+
 chaos: $(STAMP)  ## Kill, starve and blind the worker, at full dose
 	@LONGSHORE_DOSE=full $(PYTEST) tests/chaos
 
@@ -81,6 +84,7 @@ lock: $(STAMP)  ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --all-extras --group dev -o requirements-dev.lock pyproject.toml
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra uvloop --extra orders -c requirements-dev.lock -o requirements.lock pyproject.toml
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-localstack.lock requirements-localstack.in
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-export.lock requirements-export.in
 
 clean:  ## Remove everything that was built or installed
 	@rm -rf $(VENV) $(LOCALSTACK) dist build .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov

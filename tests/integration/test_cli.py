@@ -160,7 +160,7 @@ def test_a_short_demo_balances_its_books(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", [["demo"], ["run", "--local"]])
 def test_without_ministack_the_extra_is_named(fleet: Path, command: list[str]) -> None:
-    """The embedded AWS is an extra; who lacks it gets the command that installs it (X1)."""
+    """The embedded AWS is an extra; who lacks it gets the commands that install it (X1)."""
     blocked = "import sys; sys.modules['ministack'] = None; from worker.cli import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", blocked, *command],
@@ -171,7 +171,7 @@ def test_without_ministack_the_extra_is_named(fleet: Path, command: list[str]) -
         timeout=60,
         check=False,
     )
-    assert "pip install 'longshore[local]'" in mistake(ended)
+    assert "by make setup in a checkout" in mistake(ended)
 
 
 def test_an_output_that_takes_nothing_ends_a_command_in_one_sentence(tmp_path: Path) -> None:

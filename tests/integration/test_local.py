@@ -119,9 +119,9 @@ def test_it_writes_nothing_to_the_terminal() -> None:
 
 
 async def test_without_ministack_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A missing extra is a user's mistake, with the command that mends it (X1)."""
+    """A missing extra is a user's mistake, with the commands that mend it; the public index has another Longshore (X1)."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(UsageError, match=r"pip install 'longshore\[local\]'"):
+    with pytest.raises(UsageError, match=r"make setup .* pip install 'longshore-[0-9.]+-py3-none-any\.whl\[local\]'$"):
         await EmbeddedAws().__aenter__()
 
 

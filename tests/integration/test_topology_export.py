@@ -66,19 +66,27 @@ def names(embedded_aws: EmbeddedAws, unique_name: Callable[[str], str], tmp_path
     """Write `fleet.yaml`, make what it refers to and does not own, and return the names of its resources."""
     names = {stem: unique_name(stem) for stem in STEMS}
     sns = client(embedded_aws, "sns")
-    for stem in ("refunds", "pages"):
+    for stem in ("refunds", "payments", "pages"):
         sns.create_topic(Name=names[stem])
-    names["payments"] = sns.create_topic(Name=names["payments"])["TopicArn"]
     (tmp_path / "fleet.yaml").write_text(FLEET.format_map(names), encoding="utf-8")
     return names
 
 
 @pytest.fixture
-def more_names(names: Names, unique_name: Callable[[str], str], tmp_path: Path) -> Names:
-    """Add to the fleet file what CloudFormation of the embedded AWS does not know: FIFO and encrypted topics."""
+def more_names(embedded_aws: EmbeddedAws, names: Names, unique_name: Callable[[str], str], tmp_path: Path) -> Names:
+    """Add to the fleet file what CloudFormation of the embedded AWS does not know.
+
+    That is FIFO and encrypted topics, and those of another account.
+    """
     more = {"ledger": unique_name("ledger.fifo"), "books": unique_name("books.fifo"), "secrets": unique_name("secrets")}
+    theirs = topic_of_somebody_else(embedded_aws, unique_name("theirs"))
     fleet = yaml.safe_load((tmp_path / "fleet.yaml").read_text(encoding="utf-8"))
-    fleet["topics"] |= {more["ledger"]: {}, more["secrets"]: {"kms_key": "alias/secrets"}}
+    fleet["topics"] |= {
+        more["ledger"]: {},
+        more["secrets"]: {"kms_key": "alias/secrets"},
+        theirs: {"external": True},
+    }
+    fleet["queues"][names["audit"]]["subscribe"].append({"topic": theirs})
     fleet["queues"][more["books"]] = {
         "handlers": "shop.orders:router",
         "subscribe": [{"topic": more["ledger"], "raw": True}],
@@ -87,17 +95,22 @@ def more_names(names: Names, unique_name: Callable[[str], str], tmp_path: Path) 
     return {**names, **more}
 
 
-@pytest.fixture
-def account(embedded_aws: EmbeddedAws) -> str:
-    return str(client(embedded_aws, "sts").get_caller_identity()["Account"])
+def topic_of_somebody_else(aws: EmbeddedAws, name: str) -> str:
+    """Make a topic in another account that the fleet's may subscribe to and look at; return its ARN."""
+    theirs = client(aws, "sns", account="222222222222")
+    arn = str(theirs.create_topic(Name=name)["TopicArn"])
+    ours = client(aws, "sts").get_caller_identity()["Account"]
+    actions = ["Subscribe", "ListSubscriptionsByTopic"]
+    theirs.add_permission(TopicArn=arn, Label="fleet", AWSAccountId=[ours], ActionName=actions)
+    return arn
 
 
-def client(aws: EmbeddedAws, service: str) -> Any:
+def client(aws: EmbeddedAws, service: str, *, account: str | None = None) -> Any:
     return boto3.client(
         service,
         region_name="us-east-1",
         endpoint_url=aws.endpoint_url,
-        aws_access_key_id=aws.environment["AWS_ACCESS_KEY_ID"],
+        aws_access_key_id=account or aws.environment["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=aws.environment["AWS_SECRET_ACCESS_KEY"],
     )
 
@@ -121,11 +134,10 @@ def planned(aws: EmbeddedAws, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["yaml", "json"])
 def test_the_template_makes_what_apply_makes(
-    embedded_aws: EmbeddedAws, names: Names, account: str, tmp_path: Path, options: list[str]
+    embedded_aws: EmbeddedAws, names: Names, tmp_path: Path, options: list[str]
 ) -> None:
-    """Nothing is left to do, and nothing is there that the fleet file does not know."""
-    template = printed(tmp_path, "export", "cloudformation", "--account", account, *options)
-    make_stack(embedded_aws, names["events"], template)
+    """Nothing is left to do, and nothing is there that the fleet file does not know; nobody has told the account."""
+    make_stack(embedded_aws, names["events"], printed(tmp_path, "export", "cloudformation", *options))
     plan = planned(embedded_aws, tmp_path)
     assert plan["empty"]
     # CloudFormation of the embedded AWS gives a topic a name to display; AWS's does not.
@@ -133,21 +145,11 @@ def test_the_template_makes_what_apply_makes(
     assert asyncio.run(what_arrives(embedded_aws, names)) == ARRIVES
 
 
-def test_without_an_account_only_the_ids_of_statements_differ(
+def test_one_policy_lets_in_what_a_policy_for_each_queue_does(
     embedded_aws: EmbeddedAws, names: Names, tmp_path: Path
 ) -> None:
-    make_stack(embedded_aws, names["events"], printed(tmp_path, "export", "cloudformation"))
-    changes = [each for each in planned(embedded_aws, tmp_path)["changes"] if each["action"] == "change"]
-    assert {change["kind"] for change in changes} == {"queue"}
-    assert all(name.startswith("Policy.Longshore") for change in changes for name in change["attributes"])
-    assert asyncio.run(what_arrives(embedded_aws, names)) == ARRIVES
-
-
-def test_one_policy_lets_in_what_a_policy_for_each_queue_does(
-    embedded_aws: EmbeddedAws, names: Names, account: str, tmp_path: Path
-) -> None:
     """Queues that the same topics write to share one; all else is as `apply` makes it."""
-    template = printed(tmp_path, "export", "cloudformation", "--json", "--one-policy", "--account", account)
+    template = printed(tmp_path, "export", "cloudformation", "--json", "--one-policy")
     kinds = [resource["Type"] for resource in json.loads(template)["Resources"].values()]
     assert kinds.count("AWS::SQS::Queue") > kinds.count("AWS::SQS::QueuePolicy")
     make_stack(embedded_aws, names["events"], template)
@@ -186,7 +188,7 @@ def tools(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.mark.export
-@pytest.mark.parametrize("options", [[], ["--json"], ["--one-policy"], ["--account", "123456789012"]], ids=" ".join)
+@pytest.mark.parametrize("options", [[], ["--json"], ["--one-policy"]], ids=" ".join)
 @pytest.mark.usefixtures("more_names")
 def test_cfn_lint_finds_nothing(tools: Path, tmp_path: Path, options: list[str]) -> None:
     printed(tmp_path, "export", "cloudformation", *options, "--output", "template")
@@ -211,7 +213,7 @@ def test_another_parser_of_hcl_reads_the_file(more_names: Names, tools: Path, tm
     resources = [kind.strip('"') for each in json.loads(ended.stdout)["resource"] for kind in each]
     assert resources.count("aws_sqs_queue") == 7
     assert resources.count("aws_sns_topic") == 3
-    assert resources.count("aws_sns_topic_subscription") == 6
+    assert resources.count("aws_sns_topic_subscription") == 7
     assert more_names["books"] in ended.stdout
 
 

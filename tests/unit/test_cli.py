@@ -57,6 +57,7 @@ def test_the_version_is_the_distributions(longshore: Longshore, arguments: list[
         ["topology"],
         ["topology", "apply"],
         ["topology", "plan"],
+        ["topology", "export"],
         ["publish"],
     ],
 )

@@ -1,7 +1,9 @@
 """Exports of the wanted topology: names that last, references in place of what others own, sentences for what cannot be."""
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +15,9 @@ from worker.topology import Alarm, Queue, Subscription, Topic, Topology
 from worker.topology.export import cloudformation, place_in, terraform
 from worker.topology.export.hcl import Expression, attributes, json_of, quoted
 from worker.topology.export.labels import joined, words
+from worker.topology.policies import statement_for
 
-PLACE = place_in("eu-west-1", "123456789012")
+HERE = place_in("eu-west-1", "123456789012")
 THEIRS = "arn:aws:sns:eu-west-1:999999999999:payments"
 TOPOLOGY = Topology(
     topics=[Topic("events"), Topic("ledger.fifo")],
@@ -78,14 +81,38 @@ def test_what_is_external_is_referred_to_and_not_made() -> None:
     assert f'topic_arn            = "{THEIRS}"' in text
 
 
-def test_an_own_topic_is_known_by_its_arn_too() -> None:
-    arn = "arn:aws:sns:eu-west-1:123456789012:events"
+def test_an_own_topic_is_known_by_its_arn_where_an_own_arn_tells_the_account() -> None:
+    arn = HERE.topic_arn("events")
     topology = Topology([Topic("events")], [Queue("mail")], [Subscription(arn, "mail")])
-    told = Topology(topology.topics, topology.queues, topology.subscriptions, addresses=[arn])
-    own = {"Ref": "EventsTopic"}
-    assert resources(told)["MailFromEventsSubscription"]["Properties"]["TopicArn"] == own
-    assert resources(topology, place=PLACE)["MailFromEventsSubscription"]["Properties"]["TopicArn"] == own
     assert resources(topology)["MailFromEventsSubscription"]["Properties"]["TopicArn"] == arn
+    for address in (arn, HERE.queue_arn("mail")):
+        found = resources(replace(topology, addresses=[address]))
+        assert found["MailFromEventsSubscription"]["Properties"]["TopicArn"] == {"Ref": "EventsTopic"}
+    elsewhere = replace(topology, addresses=[HERE.queue_arn("mail").replace("eu-west-1", "eu-west-2")])
+    assert resources(elsewhere) == resources(topology)
+
+
+@pytest.mark.parametrize(
+    ("topic", "addresses", "written_by_apply"),
+    [
+        ("events", [], HERE.topic_arn("events")),
+        ("ledger.fifo", [], HERE.topic_arn("ledger.fifo")),
+        ("refunds", [], HERE.topic_arn("refunds")),
+        (THEIRS, [], THEIRS),
+        (HERE.topic_arn("refunds"), [HERE.queue_arn("orders")], HERE.topic_arn("refunds")),
+    ],
+    ids=["own", "FIFO", "external by name", "external by ARN", "external by ARN in the fleet's own account"],
+)
+def test_the_ids_of_statements_are_those_that_apply_writes(
+    topic: str, addresses: list[str], written_by_apply: str
+) -> None:
+    """Though the account is not known."""
+    topology = Topology(TOPOLOGY.topics, [Queue("orders")], [Subscription(topic, "orders")], addresses=addresses)
+    wanted = statement_for(written_by_apply, HERE.queue_arn("orders"))["Sid"]
+    for options in ({}, {"one_policy": True}):
+        (statement,) = resources(topology, **options)["OrdersQueuePolicy"]["Properties"]["PolicyDocument"]["Statement"]
+        assert statement["Sid"] == wanted
+    assert re.findall(r'"Sid" += "(\w+)"', terraform(topology)) == [wanted]
 
 
 def test_a_subscription_waits_for_the_policies_that_let_it_deliver() -> None:

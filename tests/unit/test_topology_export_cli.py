@@ -90,7 +90,6 @@ def test_what_is_refused_leaves_the_file_as_it_was() -> None:
     ("arguments", "sentence"),
     [
         (["terraform", "--force"], "--force has no effect without --output: leave it out, or name the file"),
-        (["cloudformation", "--region", "us-east-1"], "--region has no effect without --account: give both, or none"),
         (
             ["iam", "--role", "boss", *HERE],
             "--role is 'boss', but must be one of consumer, publisher, scaler, redriver, provisioner",

@@ -19,8 +19,20 @@ def test_a_statement_allows_one_topic_and_names_itself() -> None:
     assert statement["Sid"].isalnum()
 
 
-def test_topics_that_differ_in_punctuation_have_statements_of_their_own() -> None:
-    assert statement_for(TOPIC, QUEUE)["Sid"] != statement_for(TOPIC.replace("-events", "_events"), QUEUE)["Sid"]
+@pytest.mark.parametrize("name", ["order_events", "order-events.fifo", "orderEvents"])
+def test_topics_that_differ_in_punctuation_have_statements_of_their_own(name: str) -> None:
+    assert statement_for(TOPIC, QUEUE)["Sid"] != statement_for(TOPIC.replace("order-events", name), QUEUE)["Sid"]
+
+
+def test_the_id_is_the_same_in_every_place_where_topic_and_queue_lie_together() -> None:
+    """So that exports write it without knowing the place."""
+    elsewhere = [arn.replace("us-east-1:123456789012", "eu-west-1:999999999999") for arn in (TOPIC, QUEUE)]
+    assert statement_for(TOPIC, QUEUE)["Sid"] == statement_for(*elsewhere)["Sid"] == "LongshoreOrderEvents684dc626"
+
+
+def test_topics_of_one_name_in_several_places_have_statements_of_their_own() -> None:
+    places = ["us-east-1:123456789012", "us-east-1:999999999999", "us-east-1:999999999998", "eu-west-1:123456789012"]
+    assert len({statement_for(f"arn:aws:sns:{place}:order-events", QUEUE)["Sid"] for place in places}) == 4
 
 
 def test_merging_replaces_ours_in_place_and_keeps_the_others() -> None:

@@ -70,10 +70,10 @@ def local(
         Path | None, typer.Option("--config", metavar="FILE", help="Apply the topology of this fleet file, too.")
     ] = None,
 ) -> None:
-    """Keep an embedded AWS until Ctrl-C, for workers that come and go.
+    """Keep an embedded AWS for workers that come and go.
 
-    It prints the export line that leads another terminal there: start workers, publish and look around from those.
-    It listens on loopback only, holds everything in memory, and is empty without --config.
+    It stays until Ctrl-C, and prints the export line that leads another terminal there: start workers, publish and look
+    around from those. It listens on loopback only, holds everything in memory, and is empty without --config.
     """
     from worker.cli.early import ending_early
 
@@ -97,7 +97,7 @@ def demo(
         typer.Option("--database", metavar="URL", help="The orders' database, such as postgresql://user@host/orders."),
     ] = None,
 ) -> None:
-    """Watch a fleet at work on an embedded AWS, and check its books."""
+    """Watch a fleet work on an embedded AWS, and check its books."""
     from worker.cli.run import run_demo
 
     raise typer.Exit(run_demo(events, is_forever=forever, database=database))

@@ -22,38 +22,27 @@ export = typer.Typer(
 
 OutputOption = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Into this file, if it is new.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the file.")]
-AccountOption = Annotated[str | None, typer.Option("--account", metavar="ID", help="The AWS account it is for.")]
-RegionOption = Annotated[
-    str | None, typer.Option("--region", metavar="NAME", help="The region it is for; else the fleet file's.")
-]
 
 
 @export.command()
-def cloudformation(  # noqa: PLR0913, PLR0917 - a command has options
+def cloudformation(
     config: ConfigOption = None,
     one_policy: Annotated[  # noqa: FBT002
         bool, typer.Option("--one-policy", help="One policy for all queues that the same topics write to.")
     ] = False,
-    account: AccountOption = None,
-    region: RegionOption = None,
     as_json: JsonOption = False,  # noqa: FBT002
     output: OutputOption = None,
     force: ForceOption = False,  # noqa: FBT002
 ) -> None:
     """Print a CloudFormation template: YAML, or JSON.
 
-    It can be applied in any account and region; with --account, topology plan finds nothing to do there afterwards.
+    It can be applied in any account and region; topology plan finds nothing to do there afterwards.
     """
-    from worker.errors import UsageError
     from worker.settings import load
     from worker.topology import wanted_by
     from worker.topology.export import cloudformation
 
-    settings = load(config)
-    if region is not None and account is None:
-        raise UsageError("--region has no effect without --account: give both, or none")
-    place = None if account is None else _told(settings, account, region)
-    template = cloudformation(wanted_by(settings), place, one_policy=one_policy)
+    template = cloudformation(wanted_by(load(config)), one_policy=one_policy)
     _write(_json(template) if as_json else _yaml(template), output, is_forced=force)
 
 
@@ -84,14 +73,18 @@ def iam(  # noqa: PLR0913, PLR0917 - a command has options
         list[str] | None,
         typer.Option("--key", metavar="ALIAS=ID", help="The KMS key behind an alias; may be given again."),
     ] = None,
-    account: AccountOption = None,
-    region: RegionOption = None,
+    account: Annotated[
+        str | None, typer.Option("--account", metavar="ID", help="The AWS account that it is for.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option("--region", metavar="NAME", help="The region that it is for; else the fleet file's.")
+    ] = None,
     output: OutputOption = None,
     force: ForceOption = False,  # noqa: FBT002
 ) -> None:
-    """Print the least that a role must be allowed, as an IAM policy; without --role, those of all roles by name.
+    """Print the least that a role must be allowed, for IAM.
 
-    Without --account, STS is asked whom the credentials belong to.
+    Without --role, the policies of all roles by name. Without --account, STS is asked whom the credentials belong to.
     """
     import asyncio
 

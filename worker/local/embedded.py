@@ -10,6 +10,7 @@ import sys
 import tempfile
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -84,7 +85,9 @@ class EmbeddedAws:
     async def __aenter__(self) -> Self:
         if importlib.util.find_spec("ministack") is None:
             raise UsageError(
-                "the embedded AWS needs the package ministack, which is not installed: pip install 'longshore[local]'"
+                f"the embedded AWS needs the package ministack, which is not installed: install Longshore with its extra "
+                f"local, by make setup in a checkout or else from its wheel, "
+                f"pip install 'longshore-{metadata.version('longshore')}-py3-none-any.whl[local]'"
             )
         self._folder = Path(tempfile.mkdtemp(prefix="longshore-aws-"))
         try:

@@ -17,9 +17,15 @@ MAX_BYTES = 8192
 
 
 def statement_for(topic: str, queue: str) -> Statement:
-    """Allow SNS to send to `queue` on behalf of `topic` alone (both ARNs); the id tells whose statement it is."""
-    words = re.findall(r"[A-Za-z0-9]+", topic.rsplit(":", 1)[-1])
-    digest = hashlib.sha256(topic.encode()).hexdigest()[:8]  # two names may differ in punctuation only
+    """Allow SNS to send to `queue` on behalf of `topic` alone (both ARNs); the id tells whose statement it is.
+
+    Where both lie in one account and region the id follows from the topic's name: it is the same in every place.
+    """
+    place, _, name = topic.rpartition(":")
+    is_beside = place == queue.rpartition(":")[0].replace(":sqs:", ":sns:")
+    words = re.findall(r"[A-Za-z0-9]+", name)
+    # Two names may differ in punctuation only.
+    digest = hashlib.sha256((name if is_beside else topic).encode()).hexdigest()[:8]
     return {
         "Sid": "Longshore" + "".join(word[:1].upper() + word[1:] for word in words) + digest,
         "Effect": "Allow",

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from worker.errors import UsageError
-from worker.topology import policies
 from worker.topology.alarms import alarm_changes
 from worker.topology.desired import Alarm, Queue, Subscription, Topic, Topology, levels, writers
 from worker.topology.export.labels import joined, words
-from worker.topology.export.ownership import check_not_empty, own_topic
+from worker.topology.export.ownership import Topics, check_not_empty
 from worker.topology.place import Place
 
 __all__ = ["cloudformation"]
@@ -21,16 +20,15 @@ _ANYWHERE = Place("${AWS::Partition}", "${AWS::Region}", "${AWS::AccountId}")
 """As `Fn::Sub` fills it in."""
 
 
-def cloudformation(topology: Topology, place: Place | None = None, *, one_policy: bool = False) -> dict[str, Any]:
+def cloudformation(topology: Topology, *, one_policy: bool = False) -> dict[str, Any]:
     """Return the template; it can be applied in any account and region.
 
-    `place` only tells what ids the statements of queue policies have: with the place where the template is applied they
-    are those that `apply` writes, so that `plan` finds nothing to do. `one_policy` lets queues that the same topics write
-    to share one policy, whose statements then name no queue, but apply to the one that each is attached to.
-    Raises `UsageError` when there is nothing to make, or more than CloudFormation or SQS takes.
+    `one_policy` lets queues that the same topics write to share one policy, whose statements then name no queue, but
+    apply to the one that each is attached to. Raises `UsageError` when there is nothing to make, or more than
+    CloudFormation or SQS takes.
     """
     check_not_empty(topology)
-    resources = dict(_Template(topology, place).resources(is_shared=one_policy))
+    resources = dict(_Template(topology).resources(is_shared=one_policy))
     if len(resources) > MAX_RESOURCES:
         raise UsageError(
             f"the template would have {len(resources)} resources, but CloudFormation takes at most {MAX_RESOURCES}: "
@@ -46,9 +44,9 @@ def cloudformation(topology: Topology, place: Place | None = None, *, one_policy
 class _Template:
     """Writes resources that refer to each other by label, so that CloudFormation makes them in order."""
 
-    def __init__(self, topology: Topology, place: Place | None) -> None:
+    def __init__(self, topology: Topology) -> None:
         self._topology = topology
-        self._place = place
+        self._topics = Topics(topology)
         self._policies: dict[str, str] = {}
         """By queue, the label of its policy."""
 
@@ -83,16 +81,11 @@ class _Template:
             yield label, self._policy(queues, topics, _arn(queues[0]) if len(queues) == 1 else "*")
 
     def _policy(self, queues: Sequence[str], topics: Sequence[str], resource: Any) -> dict[str, Any]:
-        for queue in queues:
-            place = self._place or Place("aws", "us-east-1", "0" * 12)  # as long as the real one
-            written = [policies.statement_for(place.topic_arn(topic), place.queue_arn(queue)) for topic in topics]
-            policies.check_size(queue, policies.merged({}, written))
-        statements = []
-        for topic in topics:
-            arn = topic if self._place is None else self._place.topic_arn(topic)
-            statement = policies.statement_for(arn, "")
-            source = {"ArnEquals": {"aws:SourceArn": self._topic_arn(topic)}}
-            statements.append({**statement, "Resource": resource, "Condition": source})
+        written = self._topics.statements(max(queues, key=len), topics)  # the longest name makes the largest policy
+        statements = [
+            {**statement, "Resource": resource, "Condition": {"ArnEquals": {"aws:SourceArn": self._topic_arn(topic)}}}
+            for topic, statement in zip(topics, written, strict=True)
+        ]
         document = {"Version": "2012-10-17", "Statement": statements}
         attached = [{"Ref": _label(queue, "Queue")} for queue in queues]
         return _resource("AWS::SQS::QueuePolicy", {"Queues": attached, "PolicyDocument": document})
@@ -126,7 +119,7 @@ class _Template:
         return {**call.parameters, "Dimensions": named, "AlarmActions": told}
 
     def _topic_arn(self, address: str) -> Any:
-        own = own_topic(address, self._topology, self._place)
+        own = self._topics.own(address)
         if own is not None:
             return {"Ref": _label(own, "Topic")}
         return address if address.startswith("arn:") else {"Fn::Sub": _ANYWHERE.topic_arn(address)}

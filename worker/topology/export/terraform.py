@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from worker.topology import policies
 from worker.topology.alarms import alarm_changes
 from worker.topology.desired import Alarm, Queue, Subscription, Topic, Topology, levels, writers
 from worker.topology.export.hcl import Expression, attributes, block, json_of, quoted
 from worker.topology.export.labels import words
-from worker.topology.export.ownership import check_not_empty, own_topic
+from worker.topology.export.ownership import Topics, check_not_empty
 from worker.topology.place import Place
 
 __all__ = ["terraform"]
@@ -26,8 +25,6 @@ terraform {
   }
 }
 """
-_DIGEST = 8
-"""Characters at the end of a statement's id that follow from the ARN of its topic."""
 _ALARM = {
     "AlarmName": "alarm_name",
     "AlarmDescription": "alarm_description",
@@ -60,6 +57,7 @@ class _Module:
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
+        self._topics = Topics(topology)
 
     def blocks(self) -> Iterator[list[str]]:
         for name in self._looked_up():
@@ -82,31 +80,20 @@ class _Module:
         """Return the names of topics that others make, once each."""
         named = [each.topic for each in self._topology.subscriptions]
         named += [topic for alarm in self._topology.alarms for topic in alarm.topics]
-        others = [name for name in named if not name.startswith("arn:") and not own_topic(name, self._topology, None)]
+        others = [name for name in named if not name.startswith("arn:") and not self._topics.own(name)]
         return list(dict.fromkeys(others))
 
     def _policy(self, queue: str, topics: list[str]) -> dict[str, Any]:
-        place = Place("aws", "us-east-1", "0" * 12)  # as long as the real one
-        written = [policies.statement_for(place.topic_arn(topic), place.queue_arn(queue)) for topic in topics]
-        policies.check_size(queue, policies.merged({}, written))
         statements = [
             {
                 **statement,
-                "Sid": self._statement_id(topic, statement["Sid"]),
                 "Resource": _arn(queue),
                 "Condition": {"ArnEquals": {"aws:SourceArn": self._topic_arn(topic)}},
             }
-            for topic, statement in zip(topics, written, strict=True)
+            for topic, statement in zip(topics, self._topics.statements(queue, topics), strict=True)
         ]
         document = {"Version": "2012-10-17", "Statement": statements}
         return {"queue_url": Expression(f"aws_sqs_queue.{_label(queue)}.url"), "policy": json_of(document)}
-
-    def _statement_id(self, topic: str, written: str) -> Any:
-        """Return the id that `apply` writes: it ends in a digest of the topic's ARN, which Terraform comes to know."""
-        arn = self._topic_arn(topic)
-        if not isinstance(arn, Expression):
-            return policies.statement_for(topic, "")["Sid"]
-        return Expression(f'"{written[:-_DIGEST]}${{substr(sha256({arn.text}), 0, {_DIGEST})}}"')
 
     def _subscription(self, subscription: Subscription) -> dict[str, Any]:
         values: dict[str, Any] = {
@@ -134,7 +121,7 @@ class _Module:
         return {**values, "alarm_actions": [self._topic_arn(topic) for topic in alarm.topics]}
 
     def _topic_arn(self, address: str) -> str | Expression:
-        own = own_topic(address, self._topology, None)
+        own = self._topics.own(address)
         if own is not None:
             return Expression(f"aws_sns_topic.{_label(own)}.arn")
         return address if address.startswith("arn:") else Expression(f"data.aws_sns_topic.{_label(address)}.arn")
