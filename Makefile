@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOCALSTACK := .venv-localstack
 LOCALSTACK_STAMP := $(LOCALSTACK)/.installed
+AUDIT := .venv-audit
+AUDIT_STAMP := $(AUDIT)/.installed
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test unit integration strict postgres export chaos lint types format generate bench build lock clean
+.PHONY: help setup demo run test unit integration strict postgres export chaos image compose-demo compose-test helm-test lint types format generate helm-generate bench build wheel-test audit lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +27,12 @@ $(LOCALSTACK_STAMP): requirements-localstack.lock
 	@test -x $(LOCALSTACK)/bin/python || $(PYTHON) -m venv $(LOCALSTACK)
 	@echo "installing LocalStack into $(LOCALSTACK) (once, 250 MB, a minute or two) ..."
 	@$(LOCALSTACK)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-localstack.lock
+	@touch $@
+
+$(AUDIT_STAMP): requirements-audit.lock
+	@test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	@echo "installing the tools of the audit into $(AUDIT) (once, 200 MB, about a minute) ..."
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
 	@touch $@
 
 setup: $(STAMP)  ## Make .venv with everything in it
@@ -56,6 +64,23 @@ export: $(STAMP)  ## Lint the exported templates with cfn-lint and parse the Ter
 chaos: $(STAMP)  ## Kill, starve and blind the worker, at full dose
 	@LONGSHORE_DOSE=full $(PYTEST) tests/chaos
 
+image:  ## Build the image, longshore:latest and longshore:VERSION (PYTHON_IMAGE names another base)
+	@command -v docker >/dev/null || { echo "there is no docker command here; install Docker, or run the fleet without it: make run"; exit 1; }
+	@version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml); revision=$$(git rev-parse HEAD 2>/dev/null || echo unknown); \
+	docker build $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) --build-arg VERSION=$$version --build-arg REVISION=$$revision \
+	  --tag longshore:$$version --tag longshore:latest .
+
+compose-demo:  ## Bring the compose file up with three workers, publish some hundred events, and check the books
+	@deploy/compose-demo
+
+compose-test: $(STAMP)  ## Build the image and run the compose file for real; root on Debian needs no engine and no registry
+	@tests/compose/prepare
+	@$(PYTEST) tests/compose -m compose
+
+helm-test: $(STAMP)  ## Lint and render the Helm chart with Helm 3 and 4, and check what comes out
+	@$(BIN)/python tests/helm/tools.py
+	@$(PYTEST) tests/helm -m helm
+
 lint: $(STAMP)  ## Check style, types, import layers, module sizes and generated files
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -74,17 +99,29 @@ generate: $(STAMP)  ## Write the example config, its schema and the settings tab
 	@$(BIN)/python -m worker.settings.generate
 	@$(BIN)/python -m worker.telemetry.reference > docs/reference/metrics.md
 
+helm-generate: $(STAMP)  ## Write the chart's README and the fleet's part of its values schema anew
+	@$(BIN)/python helm/generate.py
+
 bench: $(STAMP)  ## Measure CPU per message and per event, planning, idle cost and start-up
 	@$(BIN)/python -m benchmarks
 
 build: $(STAMP)  ## Build the wheel and the source archive into dist/
 	@$(BIN)/python -m build --no-isolation --outdir dist
 
+wheel-test: $(STAMP)  ## Build the wheel, look into it, and begin a service with it outside of this folder
+	@$(PYTEST) -m wheel
+
+audit: $(STAMP) $(AUDIT_STAMP)  ## Bill of materials, known vulnerabilities, Dockerfiles, workflows
+	@rm -rf $(AUDIT)/service && $(BIN)/longshore new service --directory $(AUDIT)/service > /dev/null
+	@$(AUDIT)/bin/python .ci/audit.py $(AUDIT)/bin $(AUDIT)/service
+
 lock: $(STAMP)  ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --all-extras --group dev -o requirements-dev.lock pyproject.toml
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra uvloop --extra orders -c requirements-dev.lock -o requirements.lock pyproject.toml
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -c requirements-dev.lock -o requirements-build.lock requirements-build.in
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-localstack.lock requirements-localstack.in
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-audit.lock requirements-audit.in
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-export.lock requirements-export.in
 
 clean:  ## Remove everything that was built or installed
-	@rm -rf $(VENV) $(LOCALSTACK) dist build .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
+	@rm -rf $(VENV) $(LOCALSTACK) $(AUDIT) dist build .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov

@@ -20,6 +20,11 @@ from worker.local import EmbeddedAws
 _ASKED_FOR = {
     "strict": "needs LocalStack, which is large and not installed by `make setup`",
     "postgres": "needs PostgreSQL, which comes from the system's packages (apt-get install postgresql)",
+    "export": "needs cfn-lint and python-hcl2, which are large and not installed by `make setup`",
+    "terraform": "needs Terraform and its provider hashicorp/aws, which only some machines have or can get",
+    "helm": "needs Helm and the schemas of Kubernetes, which `make helm-test` fetches",
+    "compose": "needs a Docker engine, or root and Debian's packages to start one, and gigabytes for images",
+    "wheel": "needs a package index, from which it installs the wheel into two environments of its own",
 }
 """Marks of tests that run only if -m names them, and why; what they need is started by the tests."""
 

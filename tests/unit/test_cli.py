@@ -59,6 +59,8 @@ def test_the_version_is_the_distributions(longshore: Longshore, arguments: list[
         ["topology", "plan"],
         ["topology", "export"],
         ["publish"],
+        ["new"],
+        ["healthcheck"],
     ],
 )
 def test_help_fits_a_terminal_and_cuts_no_sentence(longshore: Longshore, command: list[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from worker.cli.config import config
+from worker.cli.new import new
 from worker.cli.options import ConfigOption, VersionOption, print_version
 from worker.cli.publish import publish
 from worker.cli.topology import topology
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(config)
 app.add_typer(topology)
 app.command()(publish)
+app.command()(new)
 
 
 @app.callback()
@@ -101,6 +103,22 @@ def demo(
     from worker.cli.run import run_demo
 
     raise typer.Exit(run_demo(events, is_forever=forever, database=database))
+
+
+@app.command()
+def healthcheck(
+    config: ConfigOption = None,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="Ask this instead, such as http://127.0.0.1:8080/readyz.")
+    ] = None,
+) -> None:
+    """Ask the worker that runs here whether it is alive.
+
+    Exit 0 if so, else 1. It asks /livez where the fleet file and the environment say that the worker listens.
+    """
+    from worker.cli.healthcheck import check_health
+
+    check_health(url, config)
 
 
 @app.command()

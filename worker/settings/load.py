@@ -61,7 +61,7 @@ def _place(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, str]:
     if path is not None:
         return path, "name an existing file with --config"
     if environ.get(CONFIG_VARIABLE):
-        return Path(environ[CONFIG_VARIABLE]), f"correct {CONFIG_VARIABLE}"
+        return Path(environ[CONFIG_VARIABLE]), f"correct {CONFIG_VARIABLE}, or mount the file there"
     for place in USUAL_PLACES:
         if _is_there(place):
             return place, "write it anew"

@@ -57,7 +57,7 @@ def test_a_missing_file_is_refused_with_what_was_tried() -> None:
     assert refusal(Path("x.yaml")) == "the fleet file x.yaml does not exist: name an existing file with --config"
     assert (
         refusal(None, {"LONGSHORE_CONFIG": "x.yaml"})
-        == "the fleet file x.yaml does not exist: correct LONGSHORE_CONFIG"
+        == "the fleet file x.yaml does not exist: correct LONGSHORE_CONFIG, or mount the file there"
     )
 
 
