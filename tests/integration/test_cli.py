@@ -97,6 +97,11 @@ async def test_a_worker_answers_what_operators_ask(shop: Shop) -> None:
     assert values["longshore_received_total", shop.queue] == 3
     assert values["longshore_settled_total", "ack", shop.queue] == 3
     assert values["longshore_settled_total", "dead_letter", shop.queue] == 0
+
+    async def has_ticked() -> bool:
+        return "longshore_event_loop_lag_seconds_count 0.0" not in (await worker.ask("/metrics"))[1]
+
+    await shop.until(has_ticked)
     assert await worker.terminate() == 0
 
 

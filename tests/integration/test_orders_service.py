@@ -22,7 +22,7 @@ from worker.handlers.database import Database
 from worker.handlers.mail import Mailer
 from worker.handlers.order_service import OrderService, Place, place_by_event, place_inline
 from worker.local import EmbeddedAws
-from worker.publisher import MemoryTopic
+from worker.testing import MemoryTopic
 
 pytestmark = pytest.mark.integration
 

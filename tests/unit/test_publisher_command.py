@@ -15,9 +15,10 @@ from worker.cli.app import app
 from worker.cli.publish_input import Line
 from worker.cli.publish_sending import Pace, Sending
 from worker.errors import EntryError, Fault
-from worker.publisher import MemoryTopic, Outgoing, Publisher, PublishError
+from worker.publisher import Outgoing, Publisher, PublishError
 from worker.publisher.lines import LineError
 from worker.publisher.topic import Publication
+from worker.testing import MemoryTopic
 
 FLEET = """
 topics: {order-events: {}, %s}

@@ -18,10 +18,11 @@ from structlog.testing import capture_logs
 from worker.aws.envelope import decode
 from worker.errors import Fault
 from worker.message import Attribute, Received
-from worker.publisher import MemoryTopic, Publisher, PublishError
+from worker.publisher import Publisher, PublishError
 from worker.publisher.advice import says_what_happened
 from worker.publisher.composer import Composed, Composer, Outgoing
 from worker.source import Copy
+from worker.testing import MemoryTopic
 from worker.testing.refusals import message_bytes
 
 

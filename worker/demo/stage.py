@@ -2,7 +2,8 @@
 
 import os
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -71,5 +72,20 @@ class Stage:
         topic = SnsTopic(TOPIC, self.aws.access, connections=PUBLISH_CONNECTIONS)
         recorded = RecordedTopic(topic, lambda sent: self.books.publish(sent.body, sent.attributes))
         self.shop = await enter(Shop(recorded, self.mail, self._folder))
-        os.environ.update(ORDERS_DATABASE=self._database_url, ORDERS_SMTP=self.mail.url)  # as the handlers read them
+        self._stack.enter_context(_environment(ORDERS_DATABASE=self._database_url, ORDERS_SMTP=self.mail.url))
         self.process = Process(self._settings, load_routers(self._settings), self.aws.access)
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Tell the handlers, which read the environment, where everything is."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -38,10 +38,14 @@ class SystemClock:
 
 
 class Ticker:
-    """Notices that the process or its event loop stood still: stopped, suspended, swapped out or blocked by a handler."""
+    """Notices that the process or its event loop stood still: stopped, suspended, swapped out or blocked by a handler.
 
-    def __init__(self, clock: Clock) -> None:
+    `observe` is told of every tick by how many seconds it was late.
+    """
+
+    def __init__(self, clock: Clock, observe: Callable[[float], None] = lambda _: None) -> None:
         self._clock = clock
+        self._observe = observe
         self._ticked_at: float | None = None
         self._stalled_at = float("-inf")
         self.lag_seconds = 0.0
@@ -68,6 +72,7 @@ class Ticker:
         now = self._clock.now()
         if self._ticked_at is not None:
             self.lag_seconds = max(0.0, now - self._ticked_at - TICK_SECONDS)
+            self._observe(self.lag_seconds)
             if self.lag_seconds > LATE_SECONDS:
                 self._stalled_at = now
                 for listener in self.on_stall:

@@ -56,7 +56,7 @@ class Supervisor:
         self._routers = routers
         self._clock = clock or SystemClock()
         self._on_drain = on_drain
-        self._ticker = Ticker(self._clock)
+        self._ticker = Ticker(self._clock, metrics.event_loop_lag)
         self._draining = asyncio.Event()
         self._cutting: asyncio.Task[None] | None = None
         self._drain_timer: asyncio.TimerHandle | None = None

@@ -2,13 +2,11 @@
 
 from worker.publisher.composer import AttributeValue, Outgoing
 from worker.publisher.errors import PublishError, PublishManyError
-from worker.publisher.memory import MemoryTopic
 from worker.publisher.publisher import Publisher, Receipt
 from worker.publisher.topic import Topic
 
 __all__ = [
     "AttributeValue",
-    "MemoryTopic",
     "Outgoing",
     "PublishError",
     "PublishManyError",

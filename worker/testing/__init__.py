@@ -1,9 +1,10 @@
-"""What tests of handlers and fleets need: one event, a whole fleet, a queue in memory, faults on demand, virtual time."""
+"""What tests of handlers and fleets need: one event, a whole fleet, a queue and a topic in memory, faults on demand, virtual time."""
 
 from worker.testing import virtual_time
 from worker.testing.faults import Faults, Operation, Rule
 from worker.testing.fleet import Fleet
 from worker.testing.memory import DeadLettered, MemorySource
+from worker.testing.memory_topic import MemoryTopic
 from worker.testing.run import FakeLease, run
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Faults",
     "Fleet",
     "MemorySource",
+    "MemoryTopic",
     "Operation",
     "Rule",
     "run",

@@ -68,6 +68,17 @@ async def test_a_blocked_loop_stood_still(ticker: Ticker) -> None:
     assert not ticker.stood_still_since(8.5)
 
 
+async def test_every_tick_says_how_late_it_was() -> None:
+    """The metric of the event loop's lag is made of them (M1)."""
+    lags: list[float] = []
+    task = asyncio.create_task(Ticker(LoopTime(), lags.append).run())
+    await asyncio.sleep(1.1)
+    stand_still(3)
+    await asyncio.sleep(0.1)
+    task.cancel()
+    assert lags == [pytest.approx(0), pytest.approx(0), pytest.approx(2.6)]
+
+
 async def test_a_late_tick_is_enough(ticker: Ticker) -> None:
     """Nobody needs to ask at the very moment (L1)."""
     await asyncio.sleep(5)
