@@ -49,9 +49,10 @@ class Consumer:
             clock=context.clock,
             change=settlement.change,
         )
-        self._keeper = Keeper(context, terms, gate)
+        self.keeper = Keeper(context, terms, gate)
+        """The table of leases, for the watchdog."""
         executor = Executor(context, router, state=state, cap=cap)
-        self._dispatcher = Dispatcher(context, terms, Stages(executor, self._keeper, settlement))
+        self._dispatcher = Dispatcher(context, terms, Stages(executor, self.keeper, settlement))
         self._receiver = Receiver(context, self.slots, self._dispatcher.dispatch)
         self._survey = Survey(context)
         context.metrics.slots(settings.concurrency)
@@ -65,7 +66,7 @@ class Consumer:
     async def run(self) -> None:
         """Consume until `quiet`; return when the last message in hand is settled."""
         async with asyncio.TaskGroup() as background:
-            beats = self._start(background, "lease", lambda _: self._keeper.run())
+            beats = self._start(background, "lease", lambda _: self.keeper.run())
             helpers = [
                 self._start(background, "gate", self._gate.run),
                 self._start(background, "survey", self._survey.run),

@@ -54,9 +54,9 @@ class Supervisor:
         self.warnings = _warnings(settings, routers)
         """What somebody should look at before it hurts, one sentence each."""
         self._routers = routers
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
         self._on_drain = on_drain
-        self._ticker = Ticker(self._clock, metrics.event_loop_lag)
+        self.ticker = Ticker(self.clock, metrics.event_loop_lag)
         self._draining = asyncio.Event()
         self._cutting: asyncio.Task[None] | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
@@ -105,7 +105,7 @@ class Supervisor:
         waits = [self.settings.queues[name].wait_time_seconds for name in self.consumers]
         log.info("draining", in_hand=self.left_behind, drain_seconds=self.settings.drain_seconds, last_poll_at_most_seconds=max(waits, default=0), hint="a second signal cuts it short")  # fmt: skip
         for consumer in self.consumers.values():
-            consumer.quiet(self._clock.now() + until_cut)
+            consumer.quiet(self.clock.now() + until_cut)
         self._drain_timer = loop.call_later(until_cut, self._cut_short)
         self._on_drain()
 
@@ -124,7 +124,7 @@ class Supervisor:
             each.full_bound_seconds = longest
 
     async def _consume(self) -> None:
-        ticker = asyncio.create_task(self._ticker.run(), name="ticker")
+        ticker = asyncio.create_task(self.ticker.run(), name="ticker")
         tasks = {
             asyncio.create_task(consumer.run(), name=f"consumer-{name}"): name
             for name, consumer in self.consumers.items()
@@ -149,9 +149,9 @@ class Supervisor:
             source=open_source(settings, metrics),
             settings=settings,
             metrics=metrics,
-            clock=self._clock,
-            ticker=self._ticker,
-            vitals=Vitals(self._clock, fatal=self.fail),
+            clock=self.clock,
+            ticker=self.ticker,
+            vitals=Vitals(self.clock, fatal=self.fail),
         )
 
     def _cut_short(self) -> None:
