@@ -159,12 +159,13 @@ async def test_each_effect_of_each_event_is_there_once(
     """At first the mail server is down and coffee is counted; events come twice and too early, and some are poison."""
     await mailbox.__aexit__(None, None, None)
     async with Database(orders_url) as database, AwsClients(aws.access) as clients:
-        await database.stock_up({"tea": STOCK, "coffee": STOCK}, counting="coffee", counted_until=time.time() + 8)
 
         async def is_done() -> bool:
             return (await books(database), await dead_letters(clients, fleet.names)) == (BOOKS, DEAD_LETTERS)
 
         async with fleet.running() as worker:
+            await Shop.until(lambda: '"started"' in worker.output)
+            await database.stock_up({"tea": STOCK, "coffee": STOCK}, counting="coffee", counted_until=time.time() + 10)
             async with Publisher(fleet.names["order-events"], aws=aws.access) as publisher:
                 await publisher.publish_many(a_day())
             await Shop.until(lambda: "the mail server cannot be reached" in worker.output)
