@@ -41,6 +41,8 @@ async def handle(message: Message[dict[str, Any]]) -> None:
     note("start", message)
     time.sleep(message.event.get("blocks", 0))
     await asyncio.sleep(message.event.get("seconds", 0))
+    if message.event.get("kills"):
+        os._exit(137)
     if message.event.get("fail") == "permanent":
         raise PermanentError("sold out")
     note("end", message)

@@ -13,6 +13,7 @@ from worker.engine.vitals import Vitals
 from worker.fleet.health import Health
 from worker.fleet.lifespans import lifespan
 from worker.fleet.memory_limit import memory_warning
+from worker.fleet.state import State
 from worker.router import Router
 from worker.settings import FleetSettings, QueueSettings
 from worker.source import Source
@@ -81,10 +82,12 @@ class Supervisor:
                 if router not in states:
                     opened = lifespan(router, self.settings.queues[name].handlers)
                     states[router] = await stack.enter_async_context(opened)
+            state = State(self.settings)
             cap = asyncio.Semaphore(self.settings.max_running_handlers) if self.settings.max_running_handlers else None
             for name, router in self._routers.items():
-                context = self._context(self.settings.queues[name], open_source)
+                context = self._context(self.settings.queues[name], open_source, state)
                 stack.push_async_callback(context.source.close)
+                stack.callback(context.journal.close)
                 self.consumers[name] = Consumer(context, router, state=states[router], cap=cap)
             if cap is not None:
                 self._wait_for_each_other()
@@ -143,8 +146,9 @@ class Supervisor:
         if self._cutting is not None:
             await self._cutting
 
-    def _context(self, settings: QueueSettings, open_source: OpenSource) -> QueueContext:
+    def _context(self, settings: QueueSettings, open_source: OpenSource, state: State) -> QueueContext:
         metrics = self.metrics.queue(settings.name)
+        journal, suspects = state.journal(settings)
         return QueueContext(
             source=open_source(settings, metrics),
             settings=settings,
@@ -152,6 +156,8 @@ class Supervisor:
             clock=self.clock,
             ticker=self.ticker,
             vitals=Vitals(self.clock, fatal=self.fail),
+            journal=journal,
+            suspects=suspects,
         )
 
     def _cut_short(self) -> None:
