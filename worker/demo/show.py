@@ -85,6 +85,8 @@ class Show:
             times = (_seconds(seen.quantile(0.5)), _seconds(seen.quantile(0.99)))
             result.add_row(name, f"{len(seen.seconds):,}", *times, f"{seen.failed:,}")
         self.console.print(result)
+        inline, by_event = shop.inline.placements.failed, shop.by_event.placements.failed
+        self.say(f"orders failed during the mail outage: inline {inline}, event {by_event}")
         self.console.print()
 
 
