@@ -82,6 +82,9 @@ class Source(Protocol):
     async def extend(self, changes: Sequence[tuple[str, int]]) -> list[EntryError | None]:
         """Hide each receipt's message for its number of seconds from now; 0 makes it visible at once."""
 
+    def extend_blocking(self, changes: Sequence[tuple[str, int]]) -> list[EntryError | None]:
+        """Do the same without the event loop, from another thread, while the loop is blocked."""
+
     async def delete(self, receipts: Sequence[str]) -> list[EntryError | None]:
         """Delete the messages of the receipts."""
 

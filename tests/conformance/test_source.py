@@ -161,6 +161,14 @@ class TestVisibility:
         assert await source.extend([(message.receipt, 30)]) == [None]
         assert await source.receive(_request(wait=2)) == []
 
+    async def test_it_stays_hidden_when_the_event_loop_is_not_asked(self, kit: "Kit") -> None:
+        """A blocking call does the same, per entry, while the loop can do nothing (L6)."""
+        source = await kit.make()
+        await kit.send(source, "body")
+        message = await _one(source, visibility=2)
+        assert _faults(source.extend_blocking([(message.receipt, 30), ("garbage", 30)])) == [None, Fault.LOST]
+        assert await source.receive(_request(wait=3)) == []
+
     async def test_an_extend_by_zero_releases_at_once(self, kit: "Kit") -> None:
         """The message is visible again and the count was spent (S8)."""
         source = await kit.make()

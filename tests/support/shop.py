@@ -39,7 +39,10 @@ def note(verb: str, message: Message[Any]) -> None:
 @router.on("*")
 async def handle(message: Message[dict[str, Any]]) -> None:
     note("start", message)
+    time.sleep(message.event.get("blocks", 0))
     await asyncio.sleep(message.event.get("seconds", 0))
+    if message.event.get("kills"):
+        os._exit(137)
     if message.event.get("fail") == "permanent":
         raise PermanentError("sold out")
     note("end", message)
@@ -88,6 +91,7 @@ class Shop:
         self.source = SqsSource(clients, queue, dead_letter=f"{queue}-dlq")
         self.dead_letters = SqsSource(clients, f"{queue}-dlq")
         self.environment: dict[str, str] = {**aws.environment}
+        self.has_uvloop = True
         self._clients = clients
         self._workers: list[Worker] = []
 
@@ -129,9 +133,11 @@ class Shop:
     async def start(self) -> Worker:
         """Start a worker and return once it says so."""
         log = self.folder / f"worker-{len(self._workers)}.log"
+        hide = "" if self.has_uvloop else "import sys; sys.modules['uvloop'] = None; "
+        program = f"{hide}from worker.cli import main; main()"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", "from worker.cli import main; main()", "run"),
+                *(sys.executable, "-c", program, "run"),
                 cwd=self.folder,
                 env={**os.environ, **self.environment},
                 stdout=output,

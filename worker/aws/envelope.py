@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from worker.aws.bodies import Wrapped, may_wrap, unwrapped
 from worker.errors import InvalidPayloadError
 from worker.message import Received
 
@@ -30,11 +31,11 @@ class Decoded:
     attributes: Mapping[str, str | bytes]
     """The same whether they came enveloped or raw: `bytes` for binary ones, text for all others."""
     event_type: str | None
-    """The attribute `event_type`, else the body's `event`, `type` or `detail-type`."""
+    """The attribute `event_type`, else what a CloudEvent, EventBridge or S3 says, else the body's `event` or `type`."""
     payload: str
-    """The JSON text (or plain text) that the handler's annotation describes."""
+    """The JSON text (or plain text) that the handler's annotation describes: a CloudEvent's `data`, EventBridge's `detail`."""
     published_at: datetime | None
-    """SNS's timestamp, else the attribute `published_at`; UTC."""
+    """SNS's timestamp, else the attribute `published_at`, else the time that the body names; UTC."""
 
 
 def decode(received: Received, envelope: Envelope) -> Decoded:
@@ -65,14 +66,21 @@ def _decoded(
     published_at: datetime | None = None,
 ) -> Decoded:
     event_type: Any = attributes.get("event_type")
-    if not isinstance(event_type, str) or not event_type:
-        event_type = _event_type_in(parsed if parsed is not None else _json_object(payload))
+    is_named = isinstance(event_type, str) and bool(event_type)
+    wrapped: Wrapped | None = None
+    if not is_named or may_wrap(payload):
+        parsed = parsed if parsed is not None else _json_object(payload)
+        wrapped = None if parsed is None else unwrapped(parsed, payload)
+    if not is_named:
+        event_type = wrapped.event_type if wrapped else _event_type_in(parsed)
     return Decoded(
         body=payload,
         attributes=attributes,
         event_type=event_type,
-        payload=payload,
-        published_at=published_at or _utc(attributes.get("published_at")),
+        payload=wrapped.payload if wrapped else payload,
+        published_at=published_at
+        or _utc(attributes.get("published_at"))
+        or (_utc(wrapped.published_at) if wrapped else None),
     )
 
 

@@ -1,5 +1,6 @@
 """`AwsClients`: the AWS clients of one process, made from one session whose credentials are never frozen."""
 
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -11,7 +12,9 @@ from typing import Any, Self
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import exceptions as boto
+from botocore.config import Config
 from botocore.parsers import ResponseParserError
+from botocore.session import Session as BlockingSession
 
 from worker.aws.channel import Channel
 from worker.errors import UsageError
@@ -22,6 +25,8 @@ RECEIVE_READ_TIMEOUT_SECONDS = 25
 """SQS's longest poll is 20 s; a shorter read timeout would cut polls that are only waiting."""
 _READ_TIMEOUT_SECONDS = 10
 _CONNECT_TIMEOUT_SECONDS = 5
+_BLOCKING_TIMEOUT_SECONDS = 2
+"""Of calls that are made because time is short."""
 _REMEDY = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give the host or pod a role"
 
 
@@ -64,6 +69,8 @@ class AwsClients:
         self._access = access or AwsAccess()
         self._session = self._new_session(None)
         self._account: tuple[str, str] | None = None
+        self._blocking: Any = None
+        self._making = threading.Lock()
         self.region = ""
         """Known once entered."""
         self.receive = self._channel("sqs", receive_connections, RECEIVE_READ_TIMEOUT_SECONDS)
@@ -90,6 +97,30 @@ class AwsClients:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def blocking_sqs(self) -> Any:
+        """Return a boto3 client of SQS for a thread without an event loop, always the same; may be asked from any thread.
+
+        It is made when it is first asked for, because most processes never do. Calls end within a few seconds.
+        """
+        with self._making:
+            if self._blocking is None:
+                self._blocking = self._new_blocking_client()
+            return self._blocking
+
+    def _new_blocking_client(self) -> Any:
+        session, fixed = BlockingSession(), self._access.credentials
+        if fixed is not None:
+            session.set_credentials(fixed.access_key_id, fixed.secret_access_key)
+        config = Config(
+            user_agent=f"longshore/{_version()}",
+            retries={"mode": "standard", "total_max_attempts": 1},  # the watchdog looks again in half a second
+            connect_timeout=_BLOCKING_TIMEOUT_SECONDS,
+            read_timeout=_BLOCKING_TIMEOUT_SECONDS,
+        )
+        return session.create_client(
+            "sqs", region_name=self.region, endpoint_url=self._access.endpoint_for("sqs"), config=config
+        )
 
     async def close(self) -> None:
         """Close every connection."""

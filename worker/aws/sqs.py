@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from worker.aws.address import queue_address
 from worker.aws.channel import CALL_DEADLINE_SECONDS, Channel
 from worker.aws.entries import answers, sent_attributes
-from worker.aws.faults import reading_an_answer
+from worker.aws.faults import reading_an_answer, source_error
 from worker.aws.session import AwsClients
 from worker.errors import EntryError, Fault, SourceError
 from worker.message import Attribute, Received
@@ -56,6 +56,7 @@ class SqsSource:
     ) -> None:
         self._receive: Channel = clients.receive
         self._settle: Channel = clients.settle
+        self._blocking = clients.blocking_sqs
         self._address = queue_address(address, clients.region)
         self._dead_letter = None if dead_letter is None else queue_address(dead_letter, clients.region)
         self._observer = observer
@@ -84,11 +85,26 @@ class SqsSource:
 
     async def extend(self, changes: Sequence[tuple[str, int]]) -> Answers:
         """Hide each receipt's message for its number of seconds from now; at most ten at once."""
-        entries = [
-            {"Id": str(position), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
-            for position, (receipt, seconds) in enumerate(changes)
-        ]
-        return await self._batch("change_message_visibility_batch", entries)
+        return await self._batch("change_message_visibility_batch", _visibilities(changes))
+
+    def extend_blocking(self, changes: Sequence[tuple[str, int]]) -> Answers:
+        """Do the same without the event loop, from another thread; at most ten at once, within a few seconds."""
+        if self._url is None:
+            raise SourceError(Fault.MISSING, "NoUrl", f"the queue {self.queue} was never reached")
+        started = time.monotonic()
+        fault: Fault | None = None
+        try:
+            answer = self._blocking().change_message_visibility_batch(
+                QueueUrl=self._url, Entries=_visibilities(changes)
+            )
+        except Exception as error:
+            failure = source_error(error)
+            fault = failure.fault
+            raise failure from error
+        finally:
+            if self._observer is not None:
+                self._observer("change_message_visibility_batch", time.monotonic() - started, fault)
+        return answers(answer, len(changes))
 
     async def delete(self, receipts: Sequence[str]) -> Answers:
         """Delete the messages of the receipts; at most ten at once."""
@@ -229,6 +245,13 @@ class SqsSource:
         finally:
             if self._observer is not None:
                 self._observer(operation, time.monotonic() - started, fault)
+
+
+def _visibilities(changes: Sequence[tuple[str, int]]) -> list[dict[str, Any]]:
+    return [
+        {"Id": str(position), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+        for position, (receipt, seconds) in enumerate(changes)
+    ]
 
 
 def _received(message: Mapping[str, Any]) -> Received:

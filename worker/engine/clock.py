@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "Ticker"]
+__all__ = ["TICK_SECONDS", "Clock", "SystemClock", "Ticker"]
 
 TICK_SECONDS = 0.5
+"""How often the event loop is looked at."""
 LATE_SECONDS = 0.5
 
 
@@ -52,6 +53,12 @@ class Ticker:
         """How late the last tick was."""
         self.on_stall: list[Callable[[], None]] = []
         """Called when we stood still: timers do not count a suspension, so whoever waits for a deadline looks at once."""
+
+    @property
+    def next_tick_at(self) -> float | None:
+        """When the next tick is due; `None` while nothing ticks. May be asked from any thread."""
+        ticked_at = self._ticked_at
+        return None if ticked_at is None else ticked_at + TICK_SECONDS
 
     async def run(self) -> None:
         """Tick until cancelled."""

@@ -49,9 +49,10 @@ class Consumer:
             clock=context.clock,
             change=settlement.change,
         )
-        self._keeper = Keeper(context, terms, gate)
+        self.keeper = Keeper(context, terms, gate)
+        """The table of leases, for the watchdog."""
         executor = Executor(context, router, state=state, cap=cap)
-        self._dispatcher = Dispatcher(context, terms, Stages(executor, self._keeper, settlement))
+        self._dispatcher = Dispatcher(context, terms, Stages(executor, self.keeper, settlement))
         self._receiver = Receiver(context, self.slots, self._dispatcher.dispatch)
         self._survey = Survey(context)
         context.metrics.slots(settings.concurrency)
@@ -65,8 +66,9 @@ class Consumer:
     async def run(self) -> None:
         """Consume until `quiet`; return when the last message in hand is settled."""
         async with asyncio.TaskGroup() as background:
-            beats = self._start(background, "lease", lambda _: self._keeper.run())
+            beats = self._start(background, "lease", lambda _: self.keeper.run())
             helpers = [
+                self._start(background, "careful", self._start_carefully),
                 self._start(background, "gate", self._gate.run),
                 self._start(background, "survey", self._survey.run),
             ]
@@ -75,6 +77,21 @@ class Consumer:
             for helper in helpers:
                 helper.cancel()
             beats.cancel()  # 3. leases outlive the work they protect
+
+    async def _start_carefully(self, pulse: LoopPulse) -> None:
+        """Handle one message at a time until those that ran when a process died were seen, or another has had them (E4)."""
+        context, timeout = self.context, self.context.settings.visibility_timeout_seconds
+        if not context.suspects:
+            return
+        log.warning("a process died while it handled messages: one at a time until they were seen", queue=context.queue, messages=len(context.suspects), seconds_at_most=timeout)  # fmt: skip
+        self.slots.narrow(1)
+        pulse.expect("starting carefully", timeout + FULL_GRACE_SECONDS)
+        try:
+            async with asyncio.timeout(timeout):
+                await context.suspects.until_gone()
+        except TimeoutError:
+            pass
+        self.slots.widen(context.settings.concurrency)
 
     def quiet(self, drain_ends_at: float) -> None:
         """Receive nothing more; handlers may go on until `drain_ends_at` on the context's clock."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from worker.engine.clock import Clock, Ticker
+from worker.engine.journal import NoJournal, Suspects
 from worker.engine.verdict import Rules
 from worker.engine.vitals import Vitals
 from worker.settings import QueueSettings
@@ -24,6 +25,10 @@ class QueueContext:
     vitals: Vitals
     rules: Rules = field(init=False)
     """The retry rules; replaced when SQS has said what it knows of the queue."""
+    journal: NoJournal = field(default_factory=NoJournal)
+    """What is being handled, for the process that comes after a crash."""
+    suspects: Suspects = field(default_factory=Suspects)
+    """What was being handled when processes before this one died."""
     drain_ends_at: float | None = None
     """Set once the consumer drains: the moment at which handlers are cancelled."""
 

@@ -14,6 +14,7 @@ import structlog
 from worker.aws.envelope import Decoded, decode
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
+from worker.engine.journal import NOWHERE
 from worker.engine.stacks import waits_in
 from worker.errors import InvalidPayloadError, PermanentError, TransientError
 from worker.message import Message
@@ -25,6 +26,7 @@ __all__ = ["Executor"]
 STUCK_SECONDS = 10.0
 """How long a cancelled handler may take to end before it is reported as stuck."""
 REASON_CHARACTERS = 500
+SUSPECTED_CRASHER = "suspected crasher"
 LATE_JITTER_SECONDS = 5.0
 """Spread of what a draining worker gives back, so that a draining fleet does not pass one message round."""
 
@@ -58,6 +60,8 @@ class Executor:
                 return self._unknown(decoded.event_type)
             delivery.handler = route.name
             delivery.attempts = route.attempts
+            if self._has_killed(delivery, route):
+                return DeadLetter(SUSPECTED_CRASHER)
             if self._comes_too_late(delivery, route):
                 return Release(0 if self._context.settings.is_fifo else random.uniform(0, LATE_JITTER_SECONDS))
             message = self._message(delivery, decoded, route.event_of(decoded))
@@ -85,17 +89,21 @@ class Executor:
         context = self._context
         timeout = route.timeout_seconds or context.settings.handler_timeout_seconds
         started_at: float | None = None
+        entry = NOWHERE
         happened: Fate = Release()
         delivery.on_interrupt = self._watch
         try:
             if delivery.begin():
                 async with self._cap:
                     started_at = self._note_start(delivery, message)
+                    entry = context.journal.begin(delivery.received)
                     happened = _sound(await _limited(delivery, timeout, route.call(message)))
         except BaseException as error:  # noqa: BLE001  # a handler may raise anything
             happened = _classify(error)
         finally:
             delivery.end()
+            context.journal.end(entry)
+            context.suspects.clear(delivery.received.id)
             if started_at is not None:
                 self._note_end(delivery, route, context.clock.now() - started_at)
         return happened if delivery.cause is None else _interrupted(delivery.cause, has_run=started_at is not None)
@@ -129,6 +137,15 @@ class Executor:
                 return Release()
             case _:
                 return Retry(reason=reason)
+
+    def _has_killed(self, delivery: Delivery, route: Route) -> bool:
+        """Whether the message has killed a process, alone, and has no attempt left (E4)."""
+        received = delivery.received
+        is_last = self._context.rules.is_last_attempt(received, route.attempts)
+        if not (is_last and self._context.suspects.was_alone(received.id)):
+            return False
+        self._context.suspects.clear(received.id)
+        return True
 
     def _comes_too_late(self, delivery: Delivery, route: Route) -> bool:
         """Whether a message that a draining worker still got cannot be expected to end in time (D1)."""

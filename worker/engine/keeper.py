@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -11,10 +13,13 @@ from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
 from worker.engine.gate import Gate
 from worker.engine.lease import HeldLease, LeaseTerms
-from worker.errors import EntryError, Fault
+from worker.errors import EntryError, Fault, SourceError
+from worker.source import MAX_BATCH
 
 __all__ = ["Keeper"]
 
+PATIENCE_TIMEOUTS = 2
+"""For how many visibility timeouts the watchdog keeps the leases of a blocked event loop."""
 SHORTEST_PAUSE_SECONDS = 0.1
 """Between the last beats of a lease that SQS does not extend."""
 
@@ -74,6 +79,58 @@ class Keeper:
             for beat in self._beats:
                 beat.cancel()
 
+    def beat_without_loop(self, blocked_seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+        """Extend what is due by blocking calls; the watchdog does so in its thread while the event loop is blocked (L6).
+
+        It ends when the loop has been blocked for twice the visibility timeout: then the work counts as hung. The last
+        beat lasts half a timeout longer, so that a handler may block for three of them. What SQS calls lost, or what
+        fails, the loop finds in the table when it runs again; it waits for a call on the wire.
+        """
+        timeout = self._terms.timeout_seconds
+        left = PATIENCE_TIMEOUTS * timeout - blocked_seconds
+        now = self._clock.now()
+        table = list(self._table)
+        due = (
+            [lease for lease in table if lease.wants_beats and not lease.is_lost and now >= lease.beat_at]
+            if left > 0
+            else []
+        )
+        longer = 1.5 if left < timeout / 3 else 1
+        for start in range(0, len(due), MAX_BATCH):
+            self._lend(due[start : start + MAX_BATCH], longer, loop)
+
+    def _lend(self, leases: list[HeldLease], longer: float, loop: asyncio.AbstractEventLoop) -> None:
+        watch: Future[None] = Future()
+        sent = self._clock.now()
+        for lease in leases:
+            lease.watch = watch
+        asked = [
+            (lease.receipt, min(math.ceil(lease.beat_seconds * longer), lease.longest_extension_seconds()))
+            for lease in leases
+        ]
+        errors: list[EntryError | None]
+        try:
+            errors = self._context.source.extend_blocking(asked)
+        except SourceError as error:
+            errors = [EntryError(error.fault, error.code, error.detail)] * len(leases)
+        for lease, (receipt, seconds), refusal in zip(leases, asked, errors, strict=True):
+            self._answered(lease, receipt, sent, seconds, refusal)
+            lease.watch = None
+        watch.set_result(None)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for anything
+            loop.call_soon_threadsafe(self._wake.set)
+
+    def _answered(self, lease: HeldLease, receipt: str, sent: float, seconds: int, error: EntryError | None) -> None:
+        if lease.receipt != receipt:  # a newer receive has replaced it meanwhile
+            return
+        if error is None:
+            if self._clock.now() < lease.deadline:  # a 200 that arrives after the deadline proves nothing
+                lease.push_back(sent, seconds)
+        elif error.fault is Fault.LOST:
+            lease.deadline = min(lease.deadline, sent)
+        else:
+            lease.beat_at = self._clock.now() + self._slack_seconds
+
     def _turn(self) -> float:
         """End what has ended, extend what is due, and return when to look again."""
         now = self._clock.now()
@@ -92,7 +149,7 @@ class Keeper:
                 else:
                     lease.is_capped = True
                     delivery.interrupt(Cause.LEASE_CAP)
-            if lease.wants_beats and lease.beat is None:
+            if lease.wants_beats and lease.beat is None and lease.watch is None:
                 # What failed waits its time; what is merely due soon comes along.
                 if now >= lease.beat_at - (0 if lease.beat_failures else self._slack_seconds):
                     due.append(lease)

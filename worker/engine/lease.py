@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ class LeaseTerms:
 class HeldLease:
     """The lease of one receive of one message; handlers know it as `message.lease`."""
 
-    __slots__ = ("_terms", "beat", "beat_at", "beat_failures", "cap_at", "deadline", "is_capped", "is_resting", "is_settled", "is_surrendered", "limit_at", "on_beat_end", "receipt")  # fmt: skip
+    __slots__ = ("_terms", "beat", "beat_at", "beat_failures", "cap_at", "deadline", "is_capped", "is_resting", "is_settled", "is_surrendered", "limit_at", "on_beat_end", "receipt", "watch")  # fmt: skip
 
     def __init__(self, terms: LeaseTerms, received: Received, since: float) -> None:
         self._terms = terms
@@ -64,6 +65,8 @@ class HeldLease:
         """Its message is deleted or given back: nothing is held any more."""
         self.beat: asyncio.Future[None] | None = None
         """The beat that is on the wire."""
+        self.watch: Future[None] | None = None
+        """The watchdog's beat that is on the wire; set and taken away in its thread."""
         self.beat_failures = 0
         self.on_beat_end: Callable[[], None] = _nobody
         self.renew(received, since)
@@ -78,8 +81,8 @@ class HeldLease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether someone else may hold the message by now."""
-        return self.is_surrendered or self._terms.clock.now() >= self.deadline
+        """Whether someone else may hold the message by now; while the watchdog's beat has no answer, it is still ours."""
+        return self.is_surrendered or (self._terms.clock.now() >= self.deadline and self.watch is None)
 
     @property
     def remaining_seconds(self) -> float:
@@ -112,8 +115,8 @@ class HeldLease:
     async def rest(self) -> None:
         """Stop beating and wait for the beat on the wire: a late beat must not overwrite a retry delay."""
         self.is_resting = True
-        if self.beat is not None:
-            await asyncio.wait({self.beat}, timeout=self._terms.beat_patience_seconds)
+        if on_wire := self._on_wire():
+            await asyncio.wait(on_wire, timeout=self._terms.beat_patience_seconds)
 
     async def extend(self, seconds: float) -> None:
         """Hide the message for at least `seconds` from now, up to the queue's `max_lease_seconds`.
@@ -121,8 +124,8 @@ class HeldLease:
         Automatic beats never shorten it. Raises `SourceError` when SQS refuses or the message is no longer held.
         """
         while True:
-            while self.beat is not None:  # it would shorten the extension if it arrived later
-                await asyncio.wait({self.beat})
+            while on_wire := self._on_wire():  # it would shorten the extension if it arrived later
+                await asyncio.wait(on_wire)
             self._refuse_unless_held()
             sent, receipt = self._terms.clock.now(), self.receipt
             wanted = math.ceil(min(seconds, self.cap_at - sent))
@@ -146,6 +149,12 @@ class HeldLease:
         if beat is not None and not beat.done():
             beat.set_result(None)
         self.on_beat_end()
+
+    def _on_wire(self) -> set[asyncio.Future[None]]:
+        """Return the beats that have no answer yet: ours, and the watchdog's."""
+        beats = set() if self.beat is None else {self.beat}
+        watch = self.watch
+        return beats if watch is None else {*beats, asyncio.wrap_future(watch)}
 
     @property
     def _is_at_limit(self) -> bool:

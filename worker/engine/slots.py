@@ -19,7 +19,8 @@ class Slots:
     2. `Reservation.take` turns one reserved place into a `Slot` for one message.
     3. `Slot.release` gives it back, exactly once however often it is called.
     4. `pause` holds back all room until `resume`; what is reserved or taken is not touched.
-    5. `close` ends all waiting: from then on every reservation is empty.
+    5. `narrow` and `widen` change how much room there is.
+    6. `close` ends all waiting: from then on every reservation is empty.
     """
 
     def __init__(self, size: int) -> None:
@@ -60,6 +61,17 @@ class Slots:
                 self._free -= size
                 return Reservation(self, size)
         return Reservation(self, 0)
+
+    def narrow(self, size: int) -> None:
+        """Have room for no more than that until `widen`; what is reserved or taken is not touched."""
+        self._free -= self.size - size
+        self.size = size
+
+    def widen(self, size: int) -> None:
+        """Have that much room."""
+        self._free += size - self.size
+        self.size = size
+        self._wake()
 
     def pause(self) -> None:
         """Give no room for now."""

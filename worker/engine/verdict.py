@@ -28,7 +28,7 @@ class Rules:
         """Return what is to be done; a `Retry` comes back with its delay decided."""
         match happened:
             case Retry():
-                return self._retry(happened, received, attempts or self.settings.attempts, now_wall)
+                return self._retry(happened, received, attempts, now_wall)
             case Release() if self.is_last_receive(received) and self.can_dead_letter:
                 return DeadLetter(RETURNED_TOO_OFTEN)
             case Ack() | DeadLetter() | Release() | Abandon():
@@ -48,8 +48,12 @@ class Rules:
         limit = self._max_receive_count
         return limit is not None and received.receive_count >= limit
 
-    def _retry(self, retry: Retry, received: Received, attempts: int, now_wall: float) -> Fate:
-        if received.receive_count >= attempts or self.is_last_receive(received):
+    def is_last_attempt(self, received: Received, attempts: int | None) -> bool:
+        """Whether a failure in this receive is the last; `attempts` are the handler's own, if it has them."""
+        return received.receive_count >= (attempts or self.settings.attempts) or self.is_last_receive(received)
+
+    def _retry(self, retry: Retry, received: Received, attempts: int | None, now_wall: float) -> Fate:
+        if self.is_last_attempt(received, attempts):
             return DeadLetter(retry.reason or f"failed {received.receive_count} times", retry.error)
         ends_at = self._expires_at(received)
         if self.can_dead_letter and ends_at - now_wall < LAST_HOUR_SECONDS:

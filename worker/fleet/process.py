@@ -15,6 +15,7 @@ import structlog
 from worker.aws.session import AwsAccess, AwsClients
 from worker.aws.sqs import SqsSource
 from worker.engine.receiver import max_loops
+from worker.engine.watchdog import Watchdog
 from worker.fleet.stacks import log_stacks
 from worker.fleet.supervisor import Supervisor
 from worker.router import Router, load_router
@@ -95,6 +96,7 @@ class Process:
                 stack.enter_context(_Signals(self._told_to_stop))
                 log.info("started", service=self.settings.service, queues=list(self._routers), status=_url(self.settings.server.host, server.port))  # fmt: skip
                 started(server.port)
+                stack.enter_context(self._watchdog())
                 self._consuming = asyncio.ensure_future(
                     self.supervisor.run(lambda queue, verbs: sqs_source(clients, queue, verbs))
                 )
@@ -107,6 +109,12 @@ class Process:
         finally:
             if self._last_resort is not None:
                 self._last_resort.cancel()
+
+    def _watchdog(self) -> Watchdog:
+        supervisor = self.supervisor
+        return Watchdog(
+            supervisor.ticker, supervisor.clock, lambda: (each.keeper for each in list(supervisor.consumers.values()))
+        )
 
     def _told_to_stop(self) -> None:
         """Drain; while lifespans are still being entered there is nothing to drain, and they may take for ever."""

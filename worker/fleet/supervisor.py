@@ -13,6 +13,7 @@ from worker.engine.vitals import Vitals
 from worker.fleet.health import Health
 from worker.fleet.lifespans import lifespan
 from worker.fleet.memory_limit import memory_warning
+from worker.fleet.state import State
 from worker.router import Router
 from worker.settings import FleetSettings, QueueSettings
 from worker.source import Source
@@ -54,9 +55,9 @@ class Supervisor:
         self.warnings = _warnings(settings, routers)
         """What somebody should look at before it hurts, one sentence each."""
         self._routers = routers
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
         self._on_drain = on_drain
-        self._ticker = Ticker(self._clock, metrics.event_loop_lag)
+        self.ticker = Ticker(self.clock, metrics.event_loop_lag)
         self._draining = asyncio.Event()
         self._cutting: asyncio.Task[None] | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
@@ -81,10 +82,12 @@ class Supervisor:
                 if router not in states:
                     opened = lifespan(router, self.settings.queues[name].handlers)
                     states[router] = await stack.enter_async_context(opened)
+            state = State(self.settings)
             cap = asyncio.Semaphore(self.settings.max_running_handlers) if self.settings.max_running_handlers else None
             for name, router in self._routers.items():
-                context = self._context(self.settings.queues[name], open_source)
+                context = self._context(self.settings.queues[name], open_source, state)
                 stack.push_async_callback(context.source.close)
+                stack.callback(context.journal.close)
                 self.consumers[name] = Consumer(context, router, state=states[router], cap=cap)
             if cap is not None:
                 self._wait_for_each_other()
@@ -105,7 +108,7 @@ class Supervisor:
         waits = [self.settings.queues[name].wait_time_seconds for name in self.consumers]
         log.info("draining", in_hand=self.left_behind, drain_seconds=self.settings.drain_seconds, last_poll_at_most_seconds=max(waits, default=0), hint="a second signal cuts it short")  # fmt: skip
         for consumer in self.consumers.values():
-            consumer.quiet(self._clock.now() + until_cut)
+            consumer.quiet(self.clock.now() + until_cut)
         self._drain_timer = loop.call_later(until_cut, self._cut_short)
         self._on_drain()
 
@@ -124,7 +127,7 @@ class Supervisor:
             each.full_bound_seconds = longest
 
     async def _consume(self) -> None:
-        ticker = asyncio.create_task(self._ticker.run(), name="ticker")
+        ticker = asyncio.create_task(self.ticker.run(), name="ticker")
         tasks = {
             asyncio.create_task(consumer.run(), name=f"consumer-{name}"): name
             for name, consumer in self.consumers.items()
@@ -143,15 +146,18 @@ class Supervisor:
         if self._cutting is not None:
             await self._cutting
 
-    def _context(self, settings: QueueSettings, open_source: OpenSource) -> QueueContext:
+    def _context(self, settings: QueueSettings, open_source: OpenSource, state: State) -> QueueContext:
         metrics = self.metrics.queue(settings.name)
+        journal, suspects = state.journal(settings)
         return QueueContext(
             source=open_source(settings, metrics),
             settings=settings,
             metrics=metrics,
-            clock=self._clock,
-            ticker=self._ticker,
-            vitals=Vitals(self._clock, fatal=self.fail),
+            clock=self.clock,
+            ticker=self.ticker,
+            vitals=Vitals(self.clock, fatal=self.fail),
+            journal=journal,
+            suspects=suspects,
         )
 
     def _cut_short(self) -> None:

@@ -88,6 +88,8 @@ class FleetSettings(Settings):
     """Where probes, metrics, API and dashboard listen."""
     log: LogSettings = LogSettings()
     """What is logged, and how."""
+    state_dir: str | None = Field(default=None, min_length=1, examples=["/var/lib/longshore"])
+    """Folder for crash journals, by which a process that starts knows what the last one died of; unset, one in the system's temporary folder."""
     defaults: QueueDefaults = QueueDefaults()
     """What holds for every queue that does not say otherwise."""
     topics: Mapping[str, TopicSettings] = {}

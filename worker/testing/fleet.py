@@ -8,6 +8,7 @@ from typing import Any
 from worker.engine.clock import Clock, Ticker
 from worker.engine.consumer import Consumer
 from worker.engine.context import QueueContext
+from worker.engine.journal import Suspects
 from worker.engine.vitals import Vitals
 from worker.router import Router
 from worker.router.threads import RUN_IN_PLACE
@@ -62,6 +63,8 @@ class Fleet:
         """The consumer that runs, or ran last."""
         self.clock: Clock = LoopClock(source)
         """Where leases get the time from; replace it before running, to let the machine be suspended."""
+        self.suspects = Suspects()
+        """What was being handled when the process before this one died; set it before running."""
         self.cap: asyncio.Semaphore | None = None
         """How many handlers may run at once in all fleets that share it; set it before running."""
 
@@ -87,6 +90,7 @@ class Fleet:
             metrics = Metrics().queue(self.settings.name)
             vitals = Vitals(clock, fatal=self.fatal.append)
             context = QueueContext(self.source, self.settings, metrics, clock, Ticker(clock), vitals)
+            context.suspects = self.suspects
             self.consumer = consumer = Consumer(context, router, state=state, cap=self.cap)
             RUN_IN_PLACE.set(virtual_time.is_running())  # threads do not know virtual time
             task = asyncio.create_task(consumer.run(), name=f"consumer-{self.settings.name}")

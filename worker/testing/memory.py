@@ -211,6 +211,12 @@ class MemorySource:
                 for receipt, seconds in changes
             ]
 
+    def extend_blocking(self, changes: Sequence[tuple[str, int]]) -> list[EntryError | None]:
+        """Do the same without the event loop; faults do not strike it."""
+        self.calls["extend"] += 1
+        refusals.check_batch(changes)
+        return [self.store.extend(receipt, seconds) for receipt, seconds in changes]
+
     async def delete(self, receipts: Sequence[str]) -> list[EntryError | None]:
         """Delete the messages of the receipts."""
         async with self._call("delete"):

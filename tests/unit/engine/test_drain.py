@@ -341,7 +341,7 @@ async def test_a_long_run_leaves_nothing_behind() -> None:
         source.faults.clear()
         await asyncio.sleep(300)
         assert (source.is_empty, source.dead_letters) == (True, [])
-        assert (consumer.in_hand, consumer.slots.taken, len(consumer._keeper)) == (0, 0, 0)
+        assert (consumer.in_hand, consumer.slots.taken, len(consumer.keeper)) == (0, 0, 0)
         assert [pulse.name.split("-")[0] for pulse in consumer.context.vitals.pulses if "receive" in pulse.name] == [
             "receive"
         ]

@@ -92,7 +92,7 @@ async def test_a_settled_message_is_not_beaten_for(source: RecordedSource) -> No
     fleet = Fleet(source)
     async with fleet.running(Work(25)) as consumer:
         await asyncio.sleep(300)
-        assert len(consumer._keeper) == 0
+        assert len(consumer.keeper) == 0
     assert len(source.extended) == 2
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("beat", "change"))]
 
@@ -218,7 +218,7 @@ async def test_a_crash_of_the_keeper_costs_no_lease(source: RecordedSource, monk
     work = Work(100)
     source.send("order")
     async with Fleet(source).running(work) as consumer:
-        keeper = consumer._keeper
+        keeper = consumer.keeper
         turn = keeper._turn
 
         def turn_and_crash() -> float:

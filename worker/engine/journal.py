@@ -1,0 +1,139 @@
+"""The crash journal: which messages were being handled when the process died, for the one that starts next."""
+
+import asyncio
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+from worker.message import Received
+
+__all__ = ["Journal", "NoJournal", "Suspects", "suspects"]
+
+_LONGEST_ID: Final = 126
+"""SQS's message ids have 36 characters."""
+_SLOT: Final = struct.Struct(f"<H{_LONGEST_ID}s")
+"""Length of the message id (0: free), message id."""
+NOWHERE: Final = -1
+_numbers = count()
+_SUFFIX: Final = ".journal"
+
+
+class Suspects:
+    """The messages that were being handled in processes that died; one of them may have killed its process."""
+
+    def __init__(self, found: Mapping[str, bool] | None = None) -> None:
+        self._open = dict(found or {})
+        self._gone = asyncio.Event()
+
+    def __len__(self) -> int:
+        """How many have not ended well or ill since."""
+        return len(self._open)
+
+    def was_alone(self, message_id: str) -> bool:
+        """Whether nothing but this message was being handled when its process died.
+
+        One that was handled beside others is given another run, alone: its neighbours go free.
+        """
+        return self._open.get(message_id, False)
+
+    def clear(self, message_id: str) -> None:
+        """Note that the message has come again and that the process has survived it."""
+        if self._open:
+            self._open.pop(message_id, None)
+            if not self._open:
+                self._gone.set()
+
+    async def until_gone(self) -> None:
+        """Wait until all of them are cleared."""
+        if self._open:
+            await self._gone.wait()
+
+
+class NoJournal:
+    """Where nothing can be written, nothing is suspected after a crash."""
+
+    def begin(self, received: Received) -> int:
+        """Forget it."""
+        del received
+        return NOWHERE
+
+    def end(self, slot: int) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Journal(NoJournal):
+    """A file that says what runs in this process, for one queue; it outlives the process, however that ends.
+
+    Its slots lie in memory that the kernel keeps (a shared mapping), so a message costs no system call. The file is locked
+    while its process lives, so that others can tell a journal of the living from one of the dead. A crash of the whole
+    machine may lose it; then nothing is suspected.
+    """
+
+    def __init__(self, folder: Path, queue: str, size: int) -> None:
+        """Open a new journal with room for `size` messages; raise `OSError` when the folder cannot be written."""
+        self._path = folder / f"{queue}.{os.getpid()}-{next(_numbers)}{_SUFFIX}"
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.truncate(self._file, _SLOT.size * size)
+        self._memory = mmap.mmap(self._file, _SLOT.size * size)
+        self._free = list(range(size))
+
+    def begin(self, received: Received) -> int:
+        """Write down that a message is being handled; return its slot for `end`."""
+        if not self._free:  # SQS gave more than was asked for
+            return NOWHERE
+        slot = self._free.pop()
+        name = received.id.encode()[:_LONGEST_ID]
+        _SLOT.pack_into(self._memory, slot * _SLOT.size, len(name), name)
+        return slot
+
+    def end(self, slot: int) -> None:
+        """Write down that it is over, however it ended."""
+        if slot != NOWHERE and not self._memory.closed:
+            _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, b"")
+            self._free.append(slot)
+
+    def close(self) -> None:
+        """Remove the journal: the process ends by itself, even if a handler ignores that."""
+        with suppress(OSError):
+            self._path.unlink()
+        self._memory.close()
+        os.close(self._file)
+
+
+def suspects(folder: Path, queue: str) -> Suspects:
+    """Read the journals that dead processes have left, and remove them."""
+    found: dict[str, bool] = {}
+    for path in sorted(folder.glob(f"{queue}.*{_SUFFIX}")):
+        with suppress(OSError):
+            left = _take(path)
+            found |= {message_id: len(left) == 1 for message_id in left}
+    return Suspects(found)
+
+
+def _take(path: Path) -> list[str]:
+    """Return the message ids in a journal and remove it; nothing when its process lives."""
+    file = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        content = os.read(file, os.fstat(file).st_size)
+        path.unlink()
+    finally:
+        os.close(file)
+    return list(_messages(content))
+
+
+def _messages(content: bytes) -> Iterator[str]:
+    for start in range(0, len(content) - _SLOT.size + 1, _SLOT.size):
+        length, name = _SLOT.unpack_from(content, start)
+        if length:
+            yield name[:length].decode(errors="replace")

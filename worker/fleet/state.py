@@ -1,0 +1,50 @@
+"""The folder where a process keeps what the next one must know: its crash journals."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import structlog
+
+from worker.engine.journal import Journal, NoJournal, Suspects, suspects
+from worker.settings import FleetSettings, QueueSettings
+
+__all__ = ["State"]
+
+log = structlog.get_logger("state")
+
+
+class State:
+    """The `state_dir` of a fleet, or a folder of the user's in the system's temporary one.
+
+    Where it cannot be used, one warning says so, and a message that kills its process is not recognised.
+    """
+
+    def __init__(self, settings: FleetSettings) -> None:
+        self.folder = Path(
+            settings.state_dir or Path(tempfile.gettempdir()) / f"longshore-{settings.service}-{os.getuid()}"
+        )
+        self._is_usable = self._make()
+
+    def journal(self, queue: QueueSettings) -> tuple[NoJournal, Suspects]:
+        """Return a new journal for a queue, and what those of dead processes say."""
+        if self._is_usable:
+            try:
+                return Journal(self.folder, queue.name, queue.concurrency), suspects(self.folder, queue.name)
+            except OSError as error:
+                self._complain(error)
+        return NoJournal(), Suspects()
+
+    def _make(self) -> bool:
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.folder.stat().st_uid != os.getuid() and not os.access(self.folder, os.W_OK):
+                raise PermissionError(f"it belongs to user {self.folder.stat().st_uid}")
+        except OSError as error:
+            self._complain(error)
+            return False
+        return True
+
+    def _complain(self, error: OSError) -> None:
+        self._is_usable = False
+        log.warning("state_dir cannot be used: a message that kills its process will not be recognised; mount a folder that can be written, or set state_dir", state_dir=str(self.folder), error=str(error))  # fmt: skip
