@@ -13,7 +13,7 @@ PYTEST := $(BIN)/pytest
 .PHONY: help setup demo run test unit integration strict postgres export chaos image compose-demo compose-test helm-test lint types format generate helm-generate bench build wheel-test audit lock clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(STAMP): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "longshore needs Python 3.11 or newer, found $$($(PYTHON) --version); run: make PYTHON=python3.12 setup"; exit 1; }
@@ -124,4 +124,4 @@ lock: $(STAMP)  ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-export.lock requirements-export.in
 
 clean:  ## Remove everything that was built or installed
-	@rm -rf $(VENV) $(LOCALSTACK) $(AUDIT) dist build .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov
+	@rm -rf $(VENV) $(LOCALSTACK) $(AUDIT) var dist build .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov

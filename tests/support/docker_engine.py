@@ -160,3 +160,11 @@ class Engine:
 def _end_with_parent() -> None:
     """Let the kernel tell the engine when the tests are gone, whatever killed them."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+if __name__ == "__main__":  # says whether there can be an engine here, and why not
+    try:
+        with Engine():
+            pass
+    except EngineError as error:
+        sys.exit(str(error))
