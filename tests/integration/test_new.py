@@ -95,25 +95,32 @@ def pip(shop: Path) -> Path:
     return calls
 
 
-def test_longshore_comes_from_the_folder_of_wheels_and_from_nowhere_else(shop: Path, pip: Path) -> None:
+def test_longshore_comes_from_where_this_one_came_from(shop: Path, pip: Path) -> None:
     """An index may have another project of its name; what Longshore depends on does come from there."""
-    run("make", "setup", "WHEELS=../dist", folder=shop)
+    run("make", "setup", folder=shop)
     first, second, _ = [line.removeprefix("-m pip install ") for line in pip.read_text().splitlines()]
-    assert {"--no-index", "--no-deps", "--find-links=../dist"} < set(first.split())
+    assert first.split()[-3:] == ["--no-deps", "--force-reinstall", str(Path(__file__).parents[2])]
     assert second.endswith("-r requirements.txt")
 
 
-def test_another_project_of_longshores_name_is_noticed(shop: Path, pip: Path) -> None:
-    ended = run("make", "test", folder=shop)
+def test_a_wheel_that_is_not_there_is_one_sentence(shop: Path, pip: Path) -> None:
+    ended = run("make", "test", "LONGSHORE=../dist/longshore.whl", folder=shop)
     assert ended.returncode == 2
-    assert ended.stdout.splitlines()[-1].endswith("name a folder with its wheel, as in make WHEELS=DIR test")
+    assert ended.stdout.splitlines()[-1].startswith("LONGSHORE is ../dist/longshore.whl, but there is nothing: name")
+    assert not pip.exists()
+
+
+def test_another_project_of_longshores_name_is_noticed(shop: Path, pip: Path) -> None:
+    ended = run("make", "test", "LONGSHORE=", folder=shop)
+    assert ended.returncode == 2
+    assert "gave another project of that name: name its wheel or checkout" in ended.stdout.splitlines()[-1]
     assert not (shop / ".venv/.installed").exists()
     assert len(pip.read_text().splitlines()) == 2, "it is asked whether Longshore is there, and then no test is run"
 
 
 @pytest.mark.wheel
 def test_a_service_begins_where_only_the_wheel_is(tmp_path: Path) -> None:
-    """`longshore new` needs no extra; the service's Makefile takes Longshore from the wheel's folder only."""
+    """`longshore new` needs no extra; the service's Makefile takes Longshore from the wheel that the command came from."""
     wheel = build_wheel(tmp_path / "dist")
     venv = tmp_path / "venv"
 
@@ -125,6 +132,6 @@ def test_a_service_begins_where_only_the_wheel_is(tmp_path: Path) -> None:
     walk(sys.executable, "-m", "venv", venv)
     walk(venv / "bin/python", "-m", "pip", "install", "--quiet", wheel)
     walk(venv / "bin/longshore", "new", "shop")
-    make = ("make", "--no-print-directory", f"PYTHON={venv}/bin/python", f"WHEELS={wheel.parent}")
+    make = ("make", "--no-print-directory", f"PYTHON={venv}/bin/python")
     assert "5 passed" in walk(*make, "test", folder=tmp_path / "shop")
     assert walk(*make, "demo", folder=tmp_path / "shop").endswith("3 of 3 orders were taken; exit 0\n")

@@ -1,9 +1,11 @@
 """From a name to a folder with a service that passes its own tests."""
 
+import json
 import re
 from importlib import metadata
 from pathlib import Path
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from worker.errors import UsageError
 
@@ -23,8 +25,18 @@ def scaffold(service: str, folder: Path) -> list[Path]:
     """
     _check_name(service)
     _check_folder(folder)
-    values = {"{{service}}": service, "{{version}}": metadata.version("longshore")}
+    values = {"{{service}}": service, "{{version}}": metadata.version("longshore"), "{{origin}}": _origin()}
     return [_write(template, folder, values) for template in sorted(_FOLDER.rglob(f"*{_SUFFIX}"))]
+
+
+def _origin() -> str:
+    """Return the wheel or checkout that this Longshore was installed from, as the installer wrote it down (PEP 610).
+
+    Empty for one that came from a package index, and where nothing is known.
+    """
+    written = metadata.distribution("longshore").read_text("direct_url.json") or "{}"
+    url = urlsplit(json.loads(written).get("url", ""))
+    return unquote(url.path) if url.scheme == "file" and not re.search(r"[\s$#]", unquote(url.path)) else ""
 
 
 def _check_name(service: str) -> None:
