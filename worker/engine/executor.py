@@ -96,7 +96,7 @@ class Executor:
             if delivery.begin():
                 async with self._cap:
                     started_at = self._note_start(delivery, message)
-                    entry = context.journal.begin(delivery.received)
+                    entry = context.journal.begin(delivery.received.id, context.suspects.deaths(delivery.received.id))
                     happened = _sound(await _limited(delivery, timeout, route.call(message)))
         except BaseException as error:  # noqa: BLE001  # a handler may raise anything
             happened = _classify(error)
@@ -139,10 +139,10 @@ class Executor:
                 return Retry(reason=reason)
 
     def _has_killed(self, delivery: Delivery, route: Route) -> bool:
-        """Whether the message has killed a process, alone, and has no attempt left (E4)."""
+        """Whether processes have died of the message, and it has no attempt left (E4)."""
         received = delivery.received
         is_last = self._context.rules.is_last_attempt(received, route.attempts)
-        if not (is_last and self._context.suspects.was_alone(received.id)):
+        if not (is_last and self._context.suspects.is_crasher(received.id)):
             return False
         self._context.suspects.clear(received.id)
         return True

@@ -11,14 +11,13 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-from worker.message import Received
-
 __all__ = ["Journal", "NoJournal", "Suspects", "suspects"]
 
-_LONGEST_ID: Final = 126
+CONVICTING_DEATHS: Final = 2
+_LONGEST_ID: Final = 120
 """SQS's message ids have 36 characters."""
-_SLOT: Final = struct.Struct(f"<H{_LONGEST_ID}s")
-"""Length of the message id (0: free), message id."""
+_SLOT: Final = struct.Struct(f"<II{_LONGEST_ID}s")
+"""Length of the message id (0: free), processes that have died of it before, message id."""
 NOWHERE: Final = -1
 _numbers = count()
 _SUFFIX: Final = ".journal"
@@ -27,7 +26,8 @@ _SUFFIX: Final = ".journal"
 class Suspects:
     """The messages that were being handled in processes that died; one of them may have killed its process."""
 
-    def __init__(self, found: Mapping[str, bool] | None = None) -> None:
+    def __init__(self, found: Mapping[str, int] | None = None) -> None:
+        """Take message ids, each with how many processes have died while they handled it and nothing else."""
         self._open = dict(found or {})
         self._gone = asyncio.Event()
 
@@ -35,12 +35,16 @@ class Suspects:
         """How many have not ended well or ill since."""
         return len(self._open)
 
-    def was_alone(self, message_id: str) -> bool:
-        """Whether nothing but this message was being handled when its process died.
+    def deaths(self, message_id: str) -> int:
+        """Return how many processes have died while they handled this message and nothing else, as far as is known.
 
-        One that was handled beside others is given another run, alone: its neighbours go free.
+        One that was handled beside others is run again, alone: its neighbours go free.
         """
-        return self._open.get(message_id, False)
+        return self._open.get(message_id, 0)
+
+    def is_crasher(self, message_id: str) -> bool:
+        """Whether it has killed: once may be somebody's `kill -9`, or the machine's."""
+        return self.deaths(message_id) >= CONVICTING_DEATHS
 
     def clear(self, message_id: str) -> None:
         """Note that the message has come again and that the process has survived it."""
@@ -58,9 +62,9 @@ class Suspects:
 class NoJournal:
     """Where nothing can be written, nothing is suspected after a crash."""
 
-    def begin(self, received: Received) -> int:
+    def begin(self, message_id: str, deaths: int) -> int:
         """Forget it."""
-        del received
+        del message_id, deaths
         return NOWHERE
 
     def end(self, slot: int) -> None:
@@ -87,19 +91,19 @@ class Journal(NoJournal):
         self._memory = mmap.mmap(self._file, _SLOT.size * size)
         self._free = list(range(size))
 
-    def begin(self, received: Received) -> int:
-        """Write down that a message is being handled; return its slot for `end`."""
+    def begin(self, message_id: str, deaths: int) -> int:
+        """Write down that a message is being handled, and what is known of it; return its slot for `end`."""
         if not self._free:  # SQS gave more than was asked for
             return NOWHERE
         slot = self._free.pop()
-        name = received.id.encode()[:_LONGEST_ID]
-        _SLOT.pack_into(self._memory, slot * _SLOT.size, len(name), name)
+        name = message_id.encode()[:_LONGEST_ID]
+        _SLOT.pack_into(self._memory, slot * _SLOT.size, len(name), deaths, name)
         return slot
 
     def end(self, slot: int) -> None:
         """Write down that it is over, however it ended."""
         if slot != NOWHERE and not self._memory.closed:
-            _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, b"")
+            _SLOT.pack_into(self._memory, slot * _SLOT.size, 0, 0, b"")
             self._free.append(slot)
 
     def close(self) -> None:
@@ -112,16 +116,16 @@ class Journal(NoJournal):
 
 def suspects(folder: Path, queue: str) -> Suspects:
     """Read the journals that dead processes have left, and remove them."""
-    found: dict[str, bool] = {}
+    found: dict[str, int] = {}
     for path in sorted(folder.glob(f"{queue}.*{_SUFFIX}")):
         with suppress(OSError):
             left = _take(path)
-            found |= {message_id: len(left) == 1 for message_id in left}
+            found |= {message_id: deaths + (len(left) == 1) for message_id, deaths in left.items()}
     return Suspects(found)
 
 
-def _take(path: Path) -> list[str]:
-    """Return the message ids in a journal and remove it; nothing when its process lives."""
+def _take(path: Path) -> dict[str, int]:
+    """Return the messages in a journal, with their earlier deaths, and remove it; nothing when its process lives."""
     file = os.open(path, os.O_RDWR)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -129,11 +133,11 @@ def _take(path: Path) -> list[str]:
         path.unlink()
     finally:
         os.close(file)
-    return list(_messages(content))
+    return dict(_messages(content))
 
 
-def _messages(content: bytes) -> Iterator[str]:
+def _messages(content: bytes) -> Iterator[tuple[str, int]]:
     for start in range(0, len(content) - _SLOT.size + 1, _SLOT.size):
-        length, name = _SLOT.unpack_from(content, start)
+        length, deaths, name = _SLOT.unpack_from(content, start)
         if length:
-            yield name[:length].decode(errors="replace")
+            yield name[:length].decode(errors="replace"), deaths

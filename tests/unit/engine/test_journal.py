@@ -15,7 +15,7 @@ from support.loop_time import now
 from worker.engine.dead_letters import REASON_ATTRIBUTE
 from worker.engine.journal import Journal, NoJournal, Suspects, suspects
 from worker.fleet.state import State
-from worker.message import Message, Received
+from worker.message import Message
 from worker.settings import FleetSettings
 from worker.source import ReceiveRequest
 from worker.testing import MemorySource
@@ -28,8 +28,8 @@ def logs() -> Iterator[list[EventDict]]:
         yield lines
 
 
-def message(number: int) -> Received:
-    return Received(f"message-{number}", f"receipt-{number}", "body")
+def message(number: int) -> str:
+    return f"message-{number}"
 
 
 def die(journal: Journal) -> None:
@@ -41,48 +41,50 @@ def die(journal: Journal) -> None:
 class TestFile:
     def test_a_dead_process_leaves_what_it_was_handling(self, tmp_path: Path) -> None:
         journal = Journal(tmp_path, "orders", 4)
-        slots = [journal.begin(message(number)) for number in range(3)]
+        slots = [journal.begin(message(number), 0) for number in range(3)]
         journal.end(slots[1])
         die(journal)
         found = suspects(tmp_path, "orders")
         assert len(found) == 2
-        assert not found.was_alone("message-0")  # its neighbour may have done it
+        assert found.deaths("message-0") == 0  # its neighbour may have done it
         assert list(tmp_path.iterdir()) == []
 
     def test_what_ran_alone_is_known_as_such(self, tmp_path: Path) -> None:
+        """The second time in a row it is a crasher; once may be somebody's `kill -9`."""
         journal = Journal(tmp_path, "orders", 4)
-        journal.begin(message(7))
+        journal.begin(message(7), 1)
         die(journal)
-        assert suspects(tmp_path, "orders").was_alone("message-7")
+        found = suspects(tmp_path, "orders")
+        assert (found.deaths("message-7"), found.is_crasher("message-7")) == (2, True)
 
     def test_a_living_process_is_suspected_of_nothing(self, tmp_path: Path) -> None:
         """Its file is locked; others on the same machine leave it alone."""
         journal = Journal(tmp_path, "orders", 4)
-        journal.begin(message(0))
+        journal.begin(message(0), 0)
         assert len(suspects(tmp_path, "orders")) == 0
         assert len(list(tmp_path.iterdir())) == 1
         journal.close()
 
     def test_another_queue_is_nobodys_business(self, tmp_path: Path) -> None:
         journal = Journal(tmp_path, "orders-dlq", 4)
-        journal.begin(message(0))
+        journal.begin(message(0), 0)
         die(journal)
         assert len(suspects(tmp_path, "orders")) == 0
 
     def test_a_process_that_ends_by_itself_leaves_nothing(self, tmp_path: Path) -> None:
         """Not even if a handler runs on: it was asked to end, it did not crash."""
         journal = Journal(tmp_path, "orders", 4)
-        slot = journal.begin(message(0))
+        slot = journal.begin(message(0), 0)
         journal.close()
         journal.end(slot)
         assert list(tmp_path.iterdir()) == []
 
     def test_more_than_there_is_room_for_is_not_listed(self, tmp_path: Path) -> None:
         journal = Journal(tmp_path, "orders", 1)
-        slots = [journal.begin(message(number)) for number in range(2)]
+        slots = [journal.begin(message(number), 0) for number in range(2)]
         for slot in slots:
             journal.end(slot)
-        assert journal.begin(message(2)) == slots[0]
+        assert journal.begin(message(2), 0) == slots[0]
         journal.close()
 
     def test_a_file_that_is_no_journal_is_taken_away(self, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ class TestCarefulStart:
         source, work = MemorySource(visibility_timeout_seconds=30), Work(5)
         ids = [source.send(f"order {number}") for number in range(3)]
         fleet = Fleet(source, concurrency=10)
-        fleet.suspects = Suspects(dict.fromkeys(ids, False))
+        fleet.suspects = Suspects(dict.fromkeys(ids, 0))
         await fleet.run(work)
         assert work.most_at_once == 1
         assert settled(fleet) == {"ack": 3}
@@ -135,7 +137,7 @@ class TestCarefulStart:
     async def test_all_room_is_back_once_they_were_seen(self) -> None:
         source, work = MemorySource(visibility_timeout_seconds=30), Work(5)
         fleet = Fleet(source, concurrency=10)
-        fleet.suspects = Suspects({source.send("suspect"): False})
+        fleet.suspects = Suspects({source.send("suspect"): 0})
         async with fleet.running(work):
             await asyncio.sleep(6)
             for number in range(10):
@@ -147,7 +149,7 @@ class TestCarefulStart:
         """Somebody else may have had them."""
         source, work = MemorySource(visibility_timeout_seconds=30), Work(3600)
         fleet = Fleet(source, concurrency=10)
-        fleet.suspects = Suspects({"somebody-elses": True})
+        fleet.suspects = Suspects({"somebody-elses": 2})
         for number in range(10):
             source.send(f"order {number}")
         async with fleet.running(work, drain_seconds=0):
@@ -161,15 +163,15 @@ class TestCarefulStart:
         suspect = await send_received(source, "poison", 2)
         source.send("order")
         fleet = Fleet(source, attempts=3)
-        fleet.suspects = Suspects({suspect: True})
+        fleet.suspects = Suspects({suspect: 2})
         await fleet.run(work)
         assert len(work.began) == 1
         (letter,) = source.dead_letters
         assert letter.body == "poison"
         assert json.loads(str(letter.attributes[REASON_ATTRIBUTE].value))["reason"] == "suspected crasher"
 
-    @pytest.mark.parametrize(("was_alone", "receive_count"), [(False, 2), (True, 1)])
-    async def test_a_neighbour_or_one_with_attempts_left_is_run(self, *, was_alone: bool, receive_count: int) -> None:
+    @pytest.mark.parametrize(("deaths", "receive_count"), [(0, 2), (1, 2), (2, 1)])
+    async def test_a_neighbour_or_one_with_attempts_left_is_run(self, deaths: int, receive_count: int) -> None:
         source, ran = MemorySource(visibility_timeout_seconds=30), []
 
         async def handler(message: Message[str]) -> None:
@@ -177,7 +179,7 @@ class TestCarefulStart:
 
         suspect = await send_received(source, "order", receive_count)
         fleet = Fleet(source, attempts=3)
-        fleet.suspects = Suspects({suspect: was_alone})
+        fleet.suspects = Suspects({suspect: deaths})
         await fleet.run(handler)
         assert [count for _, count in ran] == [receive_count + 1]
         assert source.dead_letters == []
