@@ -29,6 +29,7 @@ RUN ["/opt/longshore/bin/python", "-c", "import asyncpg, uvloop, sqlalchemy.dial
 ENV PATH=/opt/longshore/bin:$PATH \
     HOME=/var/lib/longshore \
     LONGSHORE_CONFIG=/etc/longshore/fleet.yaml \
+    LONGSHORE_STATE_DIR=/var/lib/longshore \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONFAULTHANDLER=1 \
     PYTHONUNBUFFERED=1

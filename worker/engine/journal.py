@@ -4,10 +4,10 @@ import asyncio
 import fcntl
 import mmap
 import os
+import secrets
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -19,8 +19,8 @@ _LONGEST_ID: Final = 120
 _SLOT: Final = struct.Struct(f"<II{_LONGEST_ID}s")
 """Length of the message id (0: free), processes that have died of it before, message id."""
 NOWHERE: Final = -1
-_numbers = count()
 _SUFFIX: Final = ".journal"
+_TOKEN_BYTES: Final = 8
 
 
 class Suspects:
@@ -84,7 +84,9 @@ class Journal(NoJournal):
 
     def __init__(self, folder: Path, queue: str, size: int) -> None:
         """Open a new journal with room for `size` messages; raise `OSError` when the folder cannot be written."""
-        self._path = folder / f"{queue}.{os.getpid()}-{next(_numbers)}{_SUFFIX}"
+        self._path = (
+            folder / f"{queue}.{secrets.token_hex(_TOKEN_BYTES)}{_SUFFIX}"
+        )  # containers that share a folder share pids, too
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.truncate(self._file, _SLOT.size * size)
@@ -117,7 +119,7 @@ class Journal(NoJournal):
 def suspects(folder: Path, queue: str) -> Suspects:
     """Read the journals that dead processes have left, and remove them."""
     found: dict[str, int] = {}
-    for path in sorted(folder.glob(f"{queue}.*{_SUFFIX}")):
+    for path in sorted(folder.glob(f"{queue}.{'[0-9a-f]' * 2 * _TOKEN_BYTES}{_SUFFIX}")):  # not those of `{queue}.fifo`
         with suppress(OSError):
             left = _take(path)
             found |= {message_id: deaths + (len(left) == 1) for message_id, deaths in left.items()}

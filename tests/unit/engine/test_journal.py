@@ -65,8 +65,9 @@ class TestFile:
         assert len(list(tmp_path.iterdir())) == 1
         journal.close()
 
-    def test_another_queue_is_nobodys_business(self, tmp_path: Path) -> None:
-        journal = Journal(tmp_path, "orders-dlq", 4)
+    @pytest.mark.parametrize("other", ["orders-dlq", "orders.fifo", "my-orders"])
+    def test_another_queue_is_nobodys_business(self, tmp_path: Path, other: str) -> None:
+        journal = Journal(tmp_path, other, 4)
         journal.begin(message(0), 0)
         die(journal)
         assert len(suspects(tmp_path, "orders")) == 0
@@ -88,7 +89,7 @@ class TestFile:
         journal.close()
 
     def test_a_file_that_is_no_journal_is_taken_away(self, tmp_path: Path) -> None:
-        (tmp_path / "orders.1-0.journal").write_bytes(b"\xff" * 300)
+        (tmp_path / "orders.0123456789abcdef.journal").write_bytes(b"\xff" * 300)
         suspects(tmp_path, "orders")
         assert list(tmp_path.iterdir()) == []
 
