@@ -50,7 +50,8 @@ unit: $(STAMP)  ## Run the tests that need no server, in virtual time
 	@$(PYTEST) tests/unit tests/conformance tests/property tests/architecture -m "not integration"
 
 integration: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack and PostgreSQL (apt-get install postgresql)
-	@$(PYTEST) -m "strict or postgres"
+	@$(PYTEST) -m strict tests/conformance
+	@$(PYTEST) -m "strict or postgres" --ignore tests/conformance
 
 strict: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack only
 	@$(PYTEST) -m strict
