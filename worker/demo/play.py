@@ -73,7 +73,7 @@ class Demo:
         fleet_file = resources.files(__package__).joinpath("fleet.yaml")
         with resources.as_file(fleet_file) as path, (folder / LOG).open("wb") as log:
             logs.configure("json", "info", log)
-            settings = load(path, environ={})
+            settings = load(path, environ={"LONGSHORE_STATE_DIR": str(folder / "state")})
             database = self._script.database or f"sqlite:///{folder / 'orders.sqlite'}"
             self._show.say("starting the embedded AWS, a mail server and two order services ...")
             async with Stage(settings, database, folder, mail_seconds=self._script.mail_seconds) as stage:
