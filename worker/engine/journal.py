@@ -89,7 +89,7 @@ class Journal(NoJournal):
         )  # containers that share a folder share pids, too
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.truncate(self._file, _SLOT.size * size)
+        os.write(self._file, bytes(_SLOT.size * size))  # a hole would end the process when the disk is full: SIGBUS
         self._memory = mmap.mmap(self._file, _SLOT.size * size)
         self._free = list(range(size))
 

@@ -24,6 +24,7 @@ class State:
         self.folder = Path(
             settings.state_dir or Path(tempfile.gettempdir()) / f"longshore-{settings.service}-{os.getuid()}"
         )
+        self._is_anybodys = settings.state_dir is None
         self._is_usable = self._make()
 
     def journal(self, queue: QueueSettings) -> tuple[NoJournal, Suspects]:
@@ -38,8 +39,9 @@ class State:
     def _make(self) -> bool:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.folder.stat().st_uid != os.getuid() and not os.access(self.folder, os.W_OK):
-                raise PermissionError(f"it belongs to user {self.folder.stat().st_uid}")
+            owner = self.folder.stat().st_uid
+            if self._is_anybodys and owner != os.getuid():  # what a stranger has laid out there is not to be believed
+                raise PermissionError(f"it belongs to user {owner}")
         except OSError as error:
             self._complain(error)
             return False

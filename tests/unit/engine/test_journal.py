@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,14 @@ class TestFile:
         assert journal.begin(message(2), 0) == slots[0]
         journal.close()
 
+    def test_its_room_is_there_from_the_start(self, tmp_path: Path) -> None:
+        """No message may find the disk full: the memory would not be there, and the process would be ended."""
+        journal = Journal(tmp_path, "orders", 1000)
+        (file,) = tmp_path.iterdir()
+        os.fsync(journal._file)
+        assert file.stat().st_blocks * 512 >= file.stat().st_size > 0
+        journal.close()
+
     def test_a_file_that_is_no_journal_is_taken_away(self, tmp_path: Path) -> None:
         (tmp_path / "orders.0123456789abcdef.journal").write_bytes(b"\xff" * 300)
         suspects(tmp_path, "orders")
@@ -102,6 +111,20 @@ class TestState:
         journal, found = state.journal(queue)
         assert (type(journal), len(found)) == (NoJournal, 0)
         assert [line["log_level"] for line in logs] == ["warning"]
+
+    def test_a_folder_that_a_stranger_has_laid_out_is_not_believed(
+        self, tmp_path: Path, logs: list[EventDict], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Anybody may write to the system's temporary folder, and a planted journal would dead-letter messages."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        real = os.getuid()
+        planted = tmp_path / f"longshore-longshore-{real + 1}"
+        planted.mkdir()
+        monkeypatch.setattr(os, "getuid", lambda: real + 1)
+        (queue,) = FleetSettings.model_validate(FLEET).queues.values()
+        journal, _ = State(FleetSettings.model_validate(FLEET)).journal(queue)
+        assert type(journal) is NoJournal
+        assert "belongs to user" in logs[0]["error"]
 
     def test_it_makes_its_folder(self, tmp_path: Path) -> None:
         state = State(FleetSettings.model_validate({**FLEET, "state_dir": str(tmp_path / "new")}))
