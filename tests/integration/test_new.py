@@ -8,6 +8,8 @@ import pytest
 from support.command import Ended, clean_environment, longshore, mistake
 from support.wheel import build_wheel
 
+OF_OUR_OWN_MAKE = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTEST_ADDOPTS")
+"""What `make test` hands down, and what would change what the service's own commands print."""
 WALK_SECONDS = 600
 """What two environments take to install on a slow day."""
 
@@ -21,13 +23,11 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path / "shop"
 
 
-def run(
-    *command: str | Path, folder: Path, seconds: float = 120, without: tuple[str, ...] = ("PYTEST_ADDOPTS",)
-) -> Ended:
+def run(*command: str | Path, folder: Path, seconds: float = 120, without: tuple[str, ...] = ()) -> Ended:
     return subprocess.run(
         command,
         cwd=folder,
-        env=clean_environment(folder, without=without),
+        env=clean_environment(folder, without=(*OF_OUR_OWN_MAKE, *without)),
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -125,7 +125,7 @@ def test_a_service_begins_where_only_the_wheel_is(tmp_path: Path) -> None:
     venv = tmp_path / "venv"
 
     def walk(*command: str | Path, folder: Path = tmp_path) -> str:
-        ended = run(*command, folder=folder, seconds=WALK_SECONDS, without=("PYTHONPATH", "PYTEST_ADDOPTS"))
+        ended = run(*command, folder=folder, seconds=WALK_SECONDS, without=("PYTHONPATH",))
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
