@@ -154,3 +154,4 @@ def test_compose_takes_rights_away_that_a_worker_does_not_need(shop: Path) -> No
         assert service["cap_drop"] == ["ALL"]
         assert service["read_only"] is True
         assert service["security_opt"] == ["no-new-privileges:true"]
+    assert compose(shop)["services"]["worker"]["volumes"] == ["state:/var/lib/longshore"]  # the image's state_dir

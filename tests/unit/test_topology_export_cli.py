@@ -109,6 +109,15 @@ def test_bad_input_is_one_sentence(arguments: Sequence[str], sentence: str) -> N
     assert refused(*arguments) == sentence
 
 
+@pytest.mark.parametrize("command", ["cloudformation", "terraform"])
+def test_a_subscription_that_the_fleets_region_cannot_make_is_refused(fleet_file: Path, command: str) -> None:
+    """As `plan` and `apply` do: such a template would fail halfway."""
+    theirs = "arn:aws:sns:eu-west-1:999999999999:theirs"
+    text = FLEET.replace("KEY\n", "\n").replace("order-events: {}", f"'{theirs}': {{external: true}}")
+    fleet_file.write_text(text.replace("topic: order-events", "topic: theirs"), encoding="utf-8")
+    assert f"{theirs} lies in the region eu-west-1, but this fleet runs in us-east-1" in refused(command)
+
+
 def test_a_place_that_is_not_known_is_asked_for(fleet_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither option, nor fleet file, nor credentials."""
     fleet_file.write_text(FLEET.replace("KEY\n", "\n").replace("aws: {region: us-east-1}\n", ""), encoding="utf-8")

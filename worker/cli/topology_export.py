@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from worker.settings import FleetSettings
+    from worker.topology import Topology
     from worker.topology.place import Place
 
 __all__ = ["export"]
@@ -38,11 +39,9 @@ def cloudformation(
 
     It can be applied in any account and region; topology plan finds nothing to do there afterwards.
     """
-    from worker.settings import load
-    from worker.topology import wanted_by
     from worker.topology.export import cloudformation
 
-    template = cloudformation(wanted_by(load(config)), one_policy=one_policy)
+    template = cloudformation(_wanted(config), one_policy=one_policy)
     _write(_json(template) if as_json else _yaml(template), output, is_forced=force)
 
 
@@ -52,11 +51,9 @@ def terraform(config: ConfigOption = None, output: OutputOption = None, force: F
 
     It can be applied in any account and region; topology plan finds nothing to do there afterwards.
     """
-    from worker.settings import load
-    from worker.topology import wanted_by
     from worker.topology.export import terraform
 
-    _write(terraform(wanted_by(load(config))), output, is_forced=force)
+    _write(terraform(_wanted(config)), output, is_forced=force)
 
 
 @export.command()
@@ -100,6 +97,20 @@ def iam(  # noqa: PLR0913, PLR0917 - a command has options
         else policy(chosen, settings, place, queues=queue or [], keys=keys)
     )
     _write(_json(found), output, is_forced=force)
+
+
+def _wanted(config: Path | None) -> "Topology":
+    """Return what the fleet file wants; raise `UsageError` for a subscription that its region cannot make."""
+    from worker.aws.address import topic_address
+    from worker.settings import load
+    from worker.topology import wanted_by
+
+    settings = load(config)
+    topology = wanted_by(settings)
+    if settings.aws.region is not None:
+        for subscription in topology.subscriptions:
+            topic_address(subscription.topic, settings.aws.region)
+    return topology
 
 
 def _role(text: str | None, queues: "Sequence[str]") -> Any:
