@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 from collections import Counter
 from decimal import Decimal
@@ -15,7 +16,7 @@ from rich.console import Console
 from worker.demo import Demo, Script, Show
 from worker.demo.books import Account, Books
 from worker.demo.customers import Placements
-from worker.demo.day import CLOSED_MAILBOX, Day, News, Purchase
+from worker.demo.day import CLOSED_MAILBOX, Day, News, Purchase, poison_in
 from worker.demo.mail_server import MailServer
 from worker.message import Attribute
 from worker.settings import load
@@ -48,6 +49,8 @@ class TestBooks:
     def account(self, **changes: object) -> Account:
         account = Account(published=10, received=12, handled=8, retried=2, dead_lettered=2, effects=8)
         account.depth = Depth(0, 0, 0, dead_letters=2)
+        account.poison["the payload does not fit Order"] = 2
+        account.reasons["the payload does not fit Order (quantity: int_parsing)"] = 2
         for name, value in changes.items():
             setattr(account, name, value)
         return account
@@ -63,6 +66,22 @@ class TestBooks:
             ({"effects": 7}, "orders: 8 handled, but 7 effects are in the database"),
             ({"depth": Depth(1, 1, 1, 2)}, "orders: 3 messages are still in the queue"),
             ({"depth": Depth(0, 0, 0, 1)}, "orders: 2 dead-lettered, but 1 are in its dead-letter queue"),
+            (
+                {"handled": 7, "effects": 7, "dead_lettered": 3, "depth": Depth(0, 0, 0, 3)},
+                "orders: 3 dead-lettered, but 2 events were poison",
+            ),
+            (
+                {"reasons": Counter({"the payload does not fit Order (payload: json_invalid)": 1})},
+                "orders: 1 dead-lettered because the payload does not fit Order, but 2 were poison of that kind",
+            ),
+            (
+                {
+                    "reasons": Counter(
+                        {"the payload does not fit Order (payload: json_invalid)": 2, "the order is not there yet": 1}
+                    )
+                },
+                "orders: 1 dead-lettered that should have been handled: the order is not there yet",
+            ),
         ],
     )
     def test_whatever_is_missing_or_too_much_is_named(self, changes: dict[str, object], fault: str) -> None:
@@ -72,10 +91,13 @@ class TestBooks:
         ("changes", "fault"),
         [
             ({"mails_taken": 3}, "the mail server has 3 different mails, but 0 were noted as sent"),
-            ({"mails_lost_to_outage": 2}, "2 mails were dead-lettered because the mail server was down"),
+            ({"mails_sent_again": 2}, "2 mails were sent more than once"),
+            ({"orders_placed": 3, "orders_published": 2}, "3 orders were placed by event, but 2 were published"),
+            ({"orders_failed": 1}, "1 orders could not be placed by event"),
+            ({"stock_faults": ["stock of cup: it was 9, but ..."]}, "stock of cup: it was 9, but ..."),
         ],
     )
-    def test_mails_are_part_of_the_books(self, changes: dict[str, int], fault: str) -> None:
+    def test_mails_orders_and_stock_are_part_of_the_books(self, changes: dict[str, object], fault: str) -> None:
         books = Books(load(FLEET, environ={}))
         assert books.faults() == []
         for name, value in changes.items():
@@ -92,7 +114,8 @@ class TestBooks:
             ("order.updated", {}),
             ("order.archived", {}),
         ):
-            books.publish("{}", {"event_type": Attribute("String", event_type), **more})
+            order = json.dumps({"quantity": 1, "product": "cup", "email": "user-1@customers.example"})
+            books.publish(order, {"event_type": Attribute("String", event_type), **more})
         owed = Counter({name: account.published for name, account in books.accounts.items()})
         assert owed == {
             "order-processing": 4,
@@ -101,6 +124,26 @@ class TestBooks:
             "analytics-tracking": 3,
             "fraud-check": 1,
         }
+
+    @pytest.mark.parametrize(
+        ("queue", "event_type", "changes", "why"),
+        [
+            ("order-processing", "order.archived", {}, "unknown event type"),
+            ("analytics-tracking", "order.archived", {}, None),
+            ("inventory-update", "order.created", {"product": "samovar"}, "the product is unknown"),
+            ("email-notification", "order.created", {"product": "samovar"}, None),
+            ("email-notification", "order.created", {"email": CLOSED_MAILBOX}, "the mail server refused the recipient"),
+            ("fraud-check", "order.created", {"quantity": "many"}, "the payload does not fit Order"),
+            ("fraud-check", "order.created", {}, None),
+        ],
+    )
+    def test_poison_is_known_by_queue(
+        self, queue: str, event_type: str, changes: dict[str, str], why: str | None
+    ) -> None:
+        """Whatever else is dead-lettered is a fault."""
+        order = {"quantity": 1, "product": "cup", "email": "user-1@customers.example"}
+        assert poison_in(queue, event_type, json.dumps(order | changes)) == why
+        assert poison_in(queue, event_type, "<order>") == "the payload does not fit Order"
 
 
 class TestDay:

@@ -109,7 +109,7 @@ async def test_inline_an_order_is_refused_with_its_reason(
     database: Database, mailbox: Mailbox, change: dict[str, object], why: str
 ) -> None:
     async with serving(place_inline(database, Mailer(mailbox.url))) as service:
-        assert await post(service, {**BODY, **change}) == (503, {"error": f"the order cannot be placed: {why}"})
+        assert await post(service, {**BODY, **change}) == (409, {"error": f"the order cannot be placed: {why}"})
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ async def test_a_message_that_was_dead_lettered_twice_is_one(world: World) -> No
     """A worker was killed between the copy and the delete."""
     settings = load()
     books = Books(settings)
-    books.accounts["fraud-check"].published = 1
+    books.accounts["fraud-check"].published = books.accounts["fraud-check"].poison["whatever"] = 1
     async with Database(world.database) as database, AwsClients(aws_access(settings)) as clients:
         source = SqsSource(clients, "fraud-check", dead_letter="fraud-check-dlq")
 

@@ -5,6 +5,8 @@ import json
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
 from worker.demo.books import Account, Books
+from worker.demo.day import STOCK
+from worker.demo.shop import Shop
 from worker.engine.dead_letters import REASON_ATTRIBUTE
 from worker.fleet.process import Process, sqs_source
 from worker.handlers.database import Database
@@ -22,8 +24,6 @@ EFFECTS = {
     "fraud-check": ("fraud_checks",),
 }
 """The tables that the handlers of each queue write to."""
-OUTAGE, FOR_GOOD = "the mail server", "refused the recipient"
-"""What the reasons of mails say that failed because of the mail server, and of those that never could be sent."""
 
 
 class Audit:
@@ -33,11 +33,13 @@ class Audit:
         self._books = books
         self._database = database
         self._before: dict[str, int] = {}
+        self._stock: dict[str, int] = {}
         self._lags: dict[str, Spread] = {}
 
     async def begin(self) -> None:
         """Note what the database already holds."""
         self._before = {name: await self._effects(name) for name in EFFECTS}
+        self._stock = {product: await self._stock_and_reserved(product) for product in STOCK}
 
     def look(self, process: Process, *, is_outage: bool) -> None:
         """Read what the fleet has counted so far; what came since the last look was or was not in the outage."""
@@ -51,7 +53,7 @@ class Audit:
             (account.lag_in_outage if is_outage else account.lag).add(lag.since(self._lags.get(name)))
             self._lags[name] = lag
 
-    async def close(self, process: Process, clients: AwsClients, *, mails_taken: int) -> None:
+    async def close(self, process: Process, clients: AwsClients, shop: Shop) -> None:
         """Ask SQS and the database what they say of what the fleet has counted."""
         self.look(process, is_outage=False)
         for name, account in self._books.accounts.items():
@@ -60,11 +62,19 @@ class Audit:
             account.depth = await sqs_source(clients, queue, QueueMetrics(name)).depth()
             if queue.dead_letter != "none":
                 await _read_reasons(account, SqsSource(clients, queue.dead_letter.queue))
-        mails = self._books.accounts["email-notification"]
-        self._books.mails_taken, self._books.mails_noted = mails_taken, mails.effects or 0
-        self._books.mails_lost_to_outage = sum(
-            count for reason, count in mails.reasons.items() if OUTAGE in reason and FOR_GOOD not in reason
-        )
+        mails, books = shop.mails_of_queues, self._books
+        books.mails_taken, books.mails_noted = len(mails), books.accounts["email-notification"].effects or 0
+        books.mails_sent_again = sum(times > 1 for times in mails.values())
+        books.orders_placed = len(shop.by_event.placements.seconds)
+        books.orders_failed = shop.by_event.placements.failed
+        books.stock_faults = [
+            f"stock of {product}: it was {before}, but with what is reserved it is {now}"
+            for product, before in self._stock.items()
+            if (now := await self._stock_and_reserved(product)) != before
+        ]
+
+    async def _stock_and_reserved(self, product: str) -> int:
+        return await self._database.in_stock(product) + await self._database.total_reserved(product)
 
     async def _effects(self, queue: str) -> int:
         return sum([await self._database.count(table) for table in EFFECTS[queue]])

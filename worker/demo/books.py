@@ -1,9 +1,10 @@
 """The demo's books: what was published must be handled or dead-lettered, queue by queue, and the effects must agree."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from worker.demo.day import is_placed, poison_in
 from worker.message import Attribute
 from worker.settings import FleetSettings, QueueSettings
 from worker.source import Depth
@@ -32,6 +33,8 @@ class Account:
     """What SQS says at the end."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Why its dead letters are where they are."""
+    poison: Counter[str] = field(default_factory=Counter)
+    """Why published events must be dead-lettered, in the words that their reasons begin with."""
 
     @property
     def is_done(self) -> bool:
@@ -43,6 +46,9 @@ class Account:
         faults = []
         if self.published != self.handled + self.dead_lettered:
             faults.append(f"{queue}: {self.published} published, but {self.handled} handled and {self.dead_lettered} dead-lettered")  # fmt: skip
+        if self.dead_lettered != self.poison.total():
+            faults.append(f"{queue}: {self.dead_lettered} dead-lettered, but {self.poison.total()} events were poison")
+        faults += self._unowed(queue)
         if self.effects is not None and self.effects != self.handled:
             faults.append(f"{queue}: {self.handled} handled, but {self.effects} effects are in the database")
         if self.depth is not None:
@@ -52,6 +58,16 @@ class Account:
             if self.depth.dead_letters != self.dead_lettered:
                 faults.append(f"{queue}: {self.dead_lettered} dead-lettered, but {self.depth.dead_letters} are in its dead-letter queue")  # fmt: skip
         return faults
+
+    def _unowed(self, queue: str) -> Iterator[str]:
+        """Yield what was dead-lettered for a reason that no poison has, or another number of times."""
+        found = Counter(self.reasons)
+        for why, owed in self.poison.items() if found else ():
+            count = sum(found.pop(reason) for reason in list(found) if reason.startswith(why))
+            if count != owed:
+                yield f"{queue}: {count} dead-lettered because {why}, but {owed} were poison of that kind"
+        for reason, count in found.items():
+            yield f"{queue}: {count} dead-lettered that should have been handled: {reason}"
 
 
 class Books:
@@ -64,13 +80,27 @@ class Books:
         """Different mails that the mail server has taken."""
         self.mails_noted = 0
         """Mails that the database says were sent."""
-        self.mails_lost_to_outage = 0
-        """Mails that were dead-lettered because the mail server was down."""
+        self.mails_sent_again = 0
+        """Mails that the mail server has taken more than once."""
+        self.orders_placed: int | None = None
+        """Orders that the order service has said it has placed by event."""
+        self.orders_published = 0
+        """Orders among the published events."""
+        self.orders_failed = 0
+        """Orders that could not be placed by event."""
+        self.stock_faults: list[str] = []
+        """Products of which another quantity is gone than was reserved."""
 
     def publish(self, body: str, attributes: Mapping[str, Attribute]) -> None:
         """Enter a published event on the account of every queue whose filters take it."""
+        kind = attributes.get("event_type")
+        event_type = str(kind.value) if kind is not None else None
+        self.orders_published += event_type == "order.created" and is_placed(body)
         for name, account in self.accounts.items():
-            account.published += _deliveries(self._queues[name], body, attributes)
+            count = _deliveries(self._queues[name], body, attributes)
+            account.published += count
+            if count and (why := poison_in(name, event_type, body)) is not None:
+                account.poison[why] += count
 
     @property
     def published(self) -> int:
@@ -92,8 +122,13 @@ class Books:
         faults = [fault for name, account in self.accounts.items() for fault in account.faults(name)]
         if self.mails_taken != self.mails_noted:
             faults.append(f"the mail server has {self.mails_taken} different mails, but {self.mails_noted} were noted as sent")  # fmt: skip
-        if self.mails_lost_to_outage:
-            faults.append(f"{self.mails_lost_to_outage} mails were dead-lettered because the mail server was down")
+        if self.mails_sent_again:
+            faults.append(f"{self.mails_sent_again} mails were sent more than once")
+        if self.orders_placed is not None and self.orders_placed != self.orders_published:
+            faults.append(f"{self.orders_placed} orders were placed by event, but {self.orders_published} were published")  # fmt: skip
+        if self.orders_failed:
+            faults.append(f"{self.orders_failed} orders could not be placed by event")
+        faults += self.stock_faults
         return faults
 
 

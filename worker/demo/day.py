@@ -1,5 +1,6 @@
 """A day of a shop in half a minute: purchases, what becomes of them, and a few events that are poison."""
 
+import json
 import random
 from collections import deque
 from collections.abc import Mapping
@@ -7,18 +8,26 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["CLOSED_MAILBOX", "COUNTED_PRODUCT", "STOCK", "Day", "News", "Purchase"]
+__all__ = ["CLOSED_MAILBOX", "COUNTED_PRODUCT", "STOCK", "Day", "News", "Purchase", "is_placed", "poison_in"]
 
 STOCK = {"teapot": 100_000, "kettle": 100_000, "cup": 100_000, "tray": 100_000}
 COUNTED_PRODUCT = "tray"
 """Its stock is being counted when the demo starts: reserving it fails for a while, for a real reason."""
 CLOSED_MAILBOX = "closed@customers.example"
 """The mail server refuses it for good."""
+UNSOLD_PRODUCT = "samovar"
+"""Nobody has ever sold it."""
+UNKNOWN_EVENT = "order.archived"
+"""No handler of order-processing takes it."""
 POISON_EVERY = 80
 PURCHASES = 0.6
 """The share of events that are new orders."""
 CANCELLED = 0.2
 """The share of orders that are cancelled instead of shipped."""
+
+POISON_ID = "poison-"
+"""How the ids of orders begin that no order service has placed."""
+NO_ORDER = "the payload does not fit Order"
 
 Order = Mapping[str, Any]
 
@@ -82,10 +91,10 @@ class Day:
     def _poison(self, number: int) -> Purchase | News:
         order = {**self.purchase().body}
         amount = {"amount": Decimal(order["amount"])}
-        named = {**order, "order_id": f"poison-{number}"}
+        named = {**order, "order_id": f"{POISON_ID}{number}"}
         match number % 5:
             case 0:
-                return Purchase({**order, "product": "samovar"}, is_poison=True)  # nobody has ever sold it
+                return Purchase({**order, "product": UNSOLD_PRODUCT}, is_poison=True)
             case 1:
                 return Purchase({**order, "email": CLOSED_MAILBOX}, is_poison=True)
             case 2:
@@ -93,4 +102,28 @@ class Day:
             case 3:
                 return News("order.created", f"<order>{named['order_id']}</order>", amount)  # not JSON
             case _:
-                return News("order.archived", named)  # no handler takes it
+                return News(UNKNOWN_EVENT, named)
+
+
+def is_placed(body: str) -> bool:
+    """Return whether an `order.created` comes from an order service."""
+    return POISON_ID not in body
+
+
+def poison_in(queue: str, event_type: str | None, body: str) -> str | None:
+    """Return why a queue of the orders fleet must dead-letter an event, in the words of its reason; `None`: handle it."""
+    try:
+        order = json.loads(body)
+    except ValueError:
+        return NO_ORDER
+    if not isinstance(order.get("quantity"), int):
+        return NO_ORDER
+    match queue, event_type:
+        case "order-processing", str(name) if name == UNKNOWN_EVENT:
+            return "unknown event type"
+        case "inventory-update", _ if order["product"] == UNSOLD_PRODUCT:
+            return "the product is unknown"
+        case "email-notification", _ if order["email"] == CLOSED_MAILBOX:
+            return "the mail server refused the recipient"
+        case _:
+            return None

@@ -42,6 +42,11 @@ class MailServer:
     ) -> None:
         self.down()
 
+    @property
+    def is_down(self) -> bool:
+        """Whether it refuses connections."""
+        return self._server is None
+
     async def up(self) -> None:
         """Listen; the second time on the same port."""
         loop = asyncio.get_running_loop()

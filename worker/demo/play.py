@@ -26,6 +26,8 @@ LONGEST_OUTAGE_SECONDS = 8.0
 HASTY_SECONDS = 1.5
 FOREVER_PER_SECOND = 20.0
 LOG = "log.jsonl"
+INTERRUPTED = 130
+"""What shells expect of a program that Ctrl-C has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,14 @@ class Demo:
         self._address = ""
 
     async def run(self) -> int:
-        """Return 0 when the books balance, 1 when they do not or the demo was interrupted."""
+        """Return 0 when the books balance, 1 when they do not, 130 when the demo was interrupted."""
         folder = Path(tempfile.mkdtemp(prefix="longshore-demo-"))
         try:
             status = await self._run(folder)
         except (LongshoreError, asyncio.CancelledError):
             shutil.rmtree(folder)
             raise
-        if status == 0:
+        if status in {0, INTERRUPTED}:
             shutil.rmtree(folder)
         else:
             self._show.say(f"the workers' log is {folder / LOG}")
@@ -74,7 +76,9 @@ class Demo:
         with resources.as_file(fleet_file) as path, (folder / LOG).open("wb") as log:
             logs.configure("json", "info", log)
             settings = load(path, environ={"LONGSHORE_STATE_DIR": str(folder / "state")})
-            database = self._script.database or f"sqlite:///{folder / 'orders.sqlite'}"
+            database = self._script.database
+            if database is None:
+                database = f"sqlite:///{folder / 'orders.sqlite'}"
             self._show.say("starting the embedded AWS, a mail server and two order services ...")
             async with Stage(settings, database, folder, mail_seconds=self._script.mail_seconds) as stage:
                 self._show.say(f"{stage.resources_made} resources made: a topic, queues, dead-letter queues, policies, subscriptions")  # fmt: skip
@@ -93,8 +97,8 @@ class Demo:
         if is_interrupted:
             self._show.result(stage.books)
             self._show.say("interrupted: what was still in the queues is gone with the embedded AWS")
-            return 1
-        await stage.audit.close(stage.process, stage.clients, mails_taken=stage.shop.mails_of_queues)
+            return INTERRUPTED
+        await stage.audit.close(stage.process, stage.clients, stage.shop)
         return self._verdict(stage, is_complete=is_complete)
 
     def _say_address(self, port: int) -> None:
@@ -120,8 +124,10 @@ class Demo:
                 while not fleet.done() and not supervisor.is_draining:
                     stage.audit.look(stage.process, is_outage=outage.is_felt)
                     show.progress(stage.books, self._note(outage))
+                    for act in acts:
+                        if act.done():
+                            act.result()  # what it failed with ends the demo
                     if all(act.done() for act in acts):
-                        await asyncio.gather(*acts)
                         if stage.books.are_done:
                             return True
                         deadline = deadline or time.monotonic() + PATIENCE_SECONDS

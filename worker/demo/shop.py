@@ -1,5 +1,6 @@
 """The demo's order services: one publishes an event, one does everything inline, both over HTTP; and their customers."""
 
+from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -36,9 +37,9 @@ class Shop:
         self._stack = AsyncExitStack()
 
     @property
-    def mails_of_queues(self) -> int:
-        """Different mails that the mail server has taken and that no inline order sent."""
-        return sum(INLINE_IDS not in message_id for message_id in self._mail.received)
+    def mails_of_queues(self) -> Counter[str]:
+        """How often the mail server has taken each mail that no inline order sent."""
+        return Counter({name: times for name, times in self._mail.received.items() if INLINE_IDS not in name})
 
     async def __aenter__(self) -> Self:
         enter = self._stack.enter_async_context
@@ -50,7 +51,8 @@ class Shop:
         inline = await enter(
             OrderService(place_inline(database, Mailer(self._mail.url)), new_id=lambda: f"{INLINE_IDS}{uuid4().hex}")
         )
-        self.by_event, self.inline = Customers(session, by_event.url), Customers(session, inline.url)
+        self.by_event = Customers(session, by_event.url, lambda: self._mail.is_down)
+        self.inline = Customers(session, inline.url, lambda: self._mail.is_down)
         return self
 
     async def __aexit__(

@@ -64,6 +64,7 @@ class Show:
     def result(self, books: Books) -> None:
         """Print the final table and the reasons of the dead letters."""
         self.console.print(table(books))
+        self.say("lag: from publishing to the first try; in outage: while the mail server was down, and as long again after it")  # fmt: skip
         reasons = Table("queue", "dead letters", "reason", title="dead letters", title_justify="left", box=None, pad_edge=False)  # fmt: skip
         for name, account in books.accounts.items():
             for reason, count in account.reasons.most_common():
@@ -85,7 +86,7 @@ class Show:
             times = (_seconds(seen.quantile(0.5)), _seconds(seen.quantile(0.99)))
             result.add_row(name, f"{len(seen.seconds):,}", *times, f"{seen.failed:,}")
         self.console.print(result)
-        inline, by_event = shop.inline.placements.failed, shop.by_event.placements.failed
+        inline, by_event = shop.inline.placements.failed_in_outage, shop.by_event.placements.failed_in_outage
         self.say(f"orders failed during the mail outage: inline {inline}, event {by_event}")
         self.console.print()
 

@@ -60,7 +60,7 @@ class Tally:
         """Fill the books with what has happened since."""
         for name, account in self._books.accounts.items():
             before, depth = self._before[name], await self._sources[name].depth()
-            account.effects = account.handled = await self._effects(name) - before.effects
+            account.handled = await self._effects(name) - before.effects
             account.dead_lettered = (depth.dead_letters or 0) - before.letters
             if account.handled + account.dead_lettered > account.published:
                 account.dead_lettered = len(await self._dead(name)) - before.dead

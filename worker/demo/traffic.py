@@ -9,6 +9,8 @@ from typing import Any
 from worker.demo.day import Day, Purchase
 from worker.demo.mail_server import MailServer
 from worker.demo.shop import Shop
+from worker.errors import LongshoreError
+from worker.publisher import PublishError
 
 __all__ = ["Outage", "Traffic"]
 
@@ -26,7 +28,13 @@ class Traffic:
         self._room = asyncio.Semaphore(MAX_AT_ONCE)
 
     async def run(self, events: int | None, *, per_second: float) -> None:
-        """Let that many events happen; `None` goes on until cancelled. Raises `PublishError` when SNS refuses one."""
+        """Let that many events happen; `None` goes on until cancelled. Raises `LongshoreError` when one cannot be published."""
+        try:
+            await self._run(events, per_second)
+        except* PublishError as group:
+            raise LongshoreError(str(group.exceptions[0])) from None
+
+    async def _run(self, events: int | None, per_second: float) -> None:
         async with asyncio.TaskGroup() as group:
             inline = group.create_task(self._buy_inline(group))
             pace = _Pace(per_second)

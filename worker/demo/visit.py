@@ -74,9 +74,8 @@ class Visit:
                     break
         finally:
             publishing.cancel()
-        failed = self._customers.placements.failed
-        refused = [f"the order service failed to take {failed} of the orders"] if failed else []
-        return [*self._books.faults(), *refused]
+        self._books.orders_failed = self._customers.placements.failed
+        return self._books.faults()
 
     def _progress(self) -> str:
         return f"{self._books.ended:,} of {self._books.published:,} deliveries handled or dead-lettered"

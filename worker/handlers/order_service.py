@@ -19,8 +19,8 @@ from aiohttp import web
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from worker import LongshoreError, Publisher, UsageError
-from worker.handlers.database import Database, ReservationError
+from worker import LongshoreError, PermanentError, Publisher, UsageError
+from worker.handlers.database import Database, ReservationError, SoldOutError, UnknownProductError
 from worker.handlers.events import Order
 from worker.handlers.mail import Mailer
 from worker.handlers.orders import shop
@@ -116,11 +116,22 @@ class OrderService:
         try:
             await self._place(order)
         except (LongshoreError, ReservationError) as failure:
-            return web.json_response({"error": f"the order cannot be placed: {failure}"}, status=503)
+            return web.json_response({"error": f"the order cannot be placed: {failure}"}, status=_status(failure))
         return web.json_response({"order_id": order_id}, status=201)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
+
+
+def _status(failure: Exception) -> int:
+    """Return whether the order itself is to blame (409, 422), or whether trying again can help (503)."""
+    match failure:
+        case UnknownProductError() | SoldOutError():
+            return 409
+        case PermanentError():
+            return 422
+        case _:
+            return 503
 
 
 def _order(body: bytes, order_id: str) -> Order:
