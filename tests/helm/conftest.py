@@ -44,6 +44,6 @@ def rendered(helms: dict[str, Helm]) -> Rendered:
 
     @cache
     def render(scenario: Scenario, major: str) -> list[Manifest]:
-        return helms[major].render(scenario.values, kubernetes=scenario.kubernetes)
+        return helms[major].render(scenario.values, kubernetes=scenario.kubernetes, release=scenario.release)
 
     return render

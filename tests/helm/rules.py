@@ -47,6 +47,7 @@ def broken(manifests: list[Manifest], folder: Path) -> list[str]:
     return [
         *_names(manifests),
         *_security(manifests),
+        *_repetitions(manifests),
         *_queues(manifests, folder),
         *_scaling(manifests),
         *_selectors(manifests),
@@ -60,7 +61,7 @@ def _names(manifests: list[Manifest]) -> Iterator[str]:
     for each in manifests:
         metadata = each["metadata"]
         name = metadata["name"].replace(".", "-") if each["kind"] == "ServiceAccount" else metadata["name"]
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or (each["kind"] == "Service" and name[0].isdigit()):
             yield f"{each['kind']}/{metadata['name']} has a name that is none"
         labels = [metadata.get("labels", {}), *(pod["metadata"].get("labels", {}) for _, pod in pods([each]))]
         yield from (
@@ -92,6 +93,21 @@ def _security(manifests: list[Manifest]) -> Iterator[str]:
             )
 
 
+def _repetitions(manifests: list[Manifest]) -> Iterator[str]:
+    """No env name, volume name or mountPath stands twice in a container: a server-side apply refuses them."""
+    for where, pod in pods(manifests):
+        lists = [("volume", [each["name"] for each in pod["spec"]["volumes"]])]
+        for container in pod["spec"]["containers"]:
+            lists.append(("variable", [each["name"] for each in container["env"]]))
+            lists.append(("mountPath", [each["mountPath"].rstrip("/") for each in container["volumeMounts"]]))
+        yield from (
+            f"{where} has the {what} {name} {count} times"
+            for what, names in lists
+            for name, count in Counter(names).items()
+            if count > 1
+        )
+
+
 def _queues(manifests: list[Manifest], folder: Path) -> Iterator[str]:
     """Every queue is consumed by one Deployment, which drains within its grace period and is found by its probes."""
     deployments = by_kind(manifests, "Deployment")
@@ -121,6 +137,9 @@ def _scaling(manifests: list[Manifest]) -> Iterator[str]:
         name = deployment["metadata"]["name"]
         if targets[name] + ("replicas" in deployment["spec"]) != 1:
             yield f"{name}: one of replicas and a scaler sets the number of pods, found {targets[name]} scalers"
+        strategy = deployment["spec"]["strategy"]
+        if strategy["type"] == "Recreate" and "rollingUpdate" in strategy:
+            yield f"{name} is recreated, but has a rollingUpdate"
     names = {each["metadata"]["name"] for each in by_kind(manifests, "Deployment")}
     yield from (f"{target} is scaled, but is no Deployment" for target in targets if target not in names)
 

@@ -30,6 +30,11 @@ class Scenario:
         return self._told("kubernetes") or OLDEST
 
     @property
+    def release(self) -> str:
+        """The release's name."""
+        return self._told("release") or "orders"
+
+    @property
     def says(self) -> str:
         """The sentence that refuses it."""
         return self._told("says")

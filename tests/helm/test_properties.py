@@ -25,7 +25,8 @@ quietly = settings(
 )
 NEWEST = "1.37"
 SENTENCE = re.compile(
-    r"^(groups|fleet|autoscaling|aws|env|podMonitor|terminationGracePeriodSeconds|preStopSleep)\S* .+: .+"
+    r"^(groups|fleet|autoscaling|aws|env|podMonitor|serviceMonitor|serviceAccount|strategy|terminationGracePeriodSeconds"
+    r"|preStopSleep)\S* .+: .+"
 )
 ACCIDENT = re.compile(
     r"nil pointer|error calling|YAML parse error|wrong type|can't evaluate|interface conversion|panic"

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.helm
 @pytest.mark.parametrize("scenario", REFUSED, ids=str)
 def test_wrong_values_are_refused_with_a_sentence(scenario: Scenario, helm: Helm) -> None:
     with pytest.raises(Refused) as refused:
-        helm.render(scenario.values, kubernetes=scenario.kubernetes)
+        helm.render(scenario.values, kubernetes=scenario.kubernetes, release=scenario.release)
     said = str(refused.value)
     assert scenario.says
     assert scenario.says in said

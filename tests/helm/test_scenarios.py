@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helm.chart import EXAMPLES, Helm
+from helm.chart import EXAMPLES, Helm, Manifest, by_kind
 from helm.conftest import Rendered
 from helm.kubernetes import VERSIONS, Schemas
 from helm.rules import broken
@@ -52,8 +52,26 @@ def test_the_parts_fit_together(scenario: Scenario, rendered: Rendered, tmp_path
     assert broken(rendered(scenario, "4"), tmp_path) == []
 
 
+def test_a_variable_of_a_group_replaces_that_of_all(rendered: Rendered) -> None:
+    (scenario,) = (each for each in SCENARIOS if str(each) == "variable-of-a-group")
+    found = {
+        each["metadata"]["name"]: {one["name"]: one["value"] for one in _worker(each)["env"]}
+        for each in by_kind(rendered(scenario, "4"), "Deployment")
+    }
+    assert {name: env["LEVEL"] for name, env in found.items()} == {
+        "orders-longshore-mail": "debug",
+        "orders-longshore-orders": "info",
+    }
+    assert {env["AWS_STS_REGIONAL_ENDPOINTS"] for env in found.values()} == {"legacy"}
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_backing_services_of_the_example_are_valid(version: str, schemas: Schemas) -> None:
     manifests = list(yaml.safe_load_all((EXAMPLES / "localstack.yaml").read_text()))
     assert [each["kind"] for each in manifests] == ["Deployment", "Service"] * 2
     assert [schemas.violations(each, version) for each in manifests] == [[]] * 4
+
+
+def _worker(deployment: Manifest) -> Manifest:
+    container: Manifest = deployment["spec"]["template"]["spec"]["containers"][0]
+    return container

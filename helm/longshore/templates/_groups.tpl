@@ -23,7 +23,12 @@ hasOwnDrain, serviceAccountName, hasOwnServiceAccount, and every value that a gr
 {{- $group := pick $values "replicas" "autoscaling" "podDisruptionBudget" "terminationGracePeriodSeconds" "preStopSleepSeconds" "resources"
       "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" "podAnnotations" "podLabels" | deepCopy -}}
 {{- $group = mergeOverwrite $group (omit $own "env" "envFrom" "volumes" "volumeMounts" "serviceAccount" "queues") -}}
-{{- range list "env" "envFrom" "volumes" "volumeMounts" -}}
+{{- $replaced := list -}}
+{{- range $own.env }}{{ $replaced = append $replaced .name }}{{ end -}}
+{{- $env := list -}}
+{{- range $values.env }}{{ if not (has .name $replaced) }}{{ $env = append $env . }}{{ end }}{{ end -}}
+{{- $_ := set $group "env" (concat $env ($own.env | default list)) -}}
+{{- range list "envFrom" "volumes" "volumeMounts" -}}
 {{- $_ := set $group . (concat (index $values . | default list) (index $own . | default list)) -}}
 {{- end -}}
 {{- $fullname := printf "%s-%s" (include "longshore.fullname" $root) $name -}}

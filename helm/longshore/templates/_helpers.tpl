@@ -4,14 +4,14 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 36 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* 36 characters, so that a group of 20 and `-test` still fit into 63. */}}
+{{/* 36 characters, so that a group of 20 and `-test` still fit into 63; a release may have dots, a Service may not. */}}
 {{- define "longshore.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 36 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | replace "." "-" | trunc 36 | trimSuffix "-" -}}
 {{- else if contains (include "longshore.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 36 | trimSuffix "-" -}}
+{{- .Release.Name | replace "." "-" | trunc 36 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "longshore.name" .) | trunc 36 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "longshore.name" .) | replace "." "-" | trunc 36 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 

@@ -3,6 +3,9 @@
 {{/* Environment: (list $ group); the group is empty for the topology's Job. */}}
 {{- define "longshore.env" -}}
 {{- $root := index . 0 -}}{{- $group := index . 1 -}}
+{{- $more := hasKey $group "env" | ternary $group.env $root.Values.env -}}
+{{- $names := list -}}
+{{- range $more }}{{ $names = append $names .name }}{{ end -}}
 - name: LONGSHORE_CONFIG
   value: /etc/longshore/fleet.yaml
 - name: LONGSHORE_STATE_DIR
@@ -11,8 +14,10 @@
 - name: LONGSHORE_DRAIN_SECONDS
   value: {{ $group.drainSeconds | int | quote }}
 {{- end }}
+{{- if not (has "AWS_STS_REGIONAL_ENDPOINTS" $names) }}
 - name: AWS_STS_REGIONAL_ENDPOINTS
   value: regional
+{{- end }}
 {{- with $root.Values.aws.region }}
 - name: AWS_REGION
   value: {{ . | quote }}
@@ -21,7 +26,7 @@
 - name: AWS_ENDPOINT_URL
   value: {{ . | quote }}
 {{- end }}
-{{- with (hasKey $group "env" | ternary $group.env $root.Values.env) }}
+{{- with $more }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}

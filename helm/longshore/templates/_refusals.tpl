@@ -4,12 +4,20 @@
 {{- include "longshore.refuseFleet" . -}}
 {{- include "longshore.refuseQueues" . -}}
 {{- include "longshore.refuseGroups" . -}}
+{{- include "longshore.refuseEnvironment" (list .Values.env "") -}}
+{{- include "longshore.refuseVolumes" (list .Values.volumes .Values.volumeMounts "" .Values.topologyApply.enabled) -}}
 {{- range $name, $own := (include "longshore.ownGroups" . | fromJson) -}}
 {{- $group := include "longshore.group" (list $ $name $own) | fromJson -}}
 {{- $where := hasKey ($.Values.groups | default dict) $name | ternary (printf "groups.%s." $name) "" -}}
-{{- include "longshore.refuseEnvironment" (list $group $where) -}}
+{{- include "longshore.refuseEnvironment" (list $own.env $where) -}}
+{{- include "longshore.refuseVolumes" (list $group.volumes $group.volumeMounts $where true) -}}
 {{- include "longshore.refuseDrain" (list $ $group $where) -}}
 {{- include "longshore.refuseScaling" (list $ $group $where) -}}
+{{- end -}}
+{{- include "longshore.refuseAccounts" . -}}
+{{- include "longshore.refuseStrategy" . -}}
+{{- if and .Values.serviceMonitor.enabled (regexMatch "^[0-9]" (include "longshore.fullname" .)) -}}
+{{- fail (printf "\nserviceMonitor.enabled is true, but the Service it makes would be called %q, and a Service's name starts with a letter: set fullnameOverride, or use podMonitor" (include "longshore.fullname" .)) -}}
 {{- end -}}
 {{- if and .Values.podMonitor.enabled .Values.serviceMonitor.enabled -}}
 {{- fail "\npodMonitor.enabled and serviceMonitor.enabled are both true, but then every pod is scraped twice and every sum is doubled: enable one of them" -}}
@@ -89,12 +97,87 @@
 {{/* Variables behind the chart's back: probes, mounts and the grace period are made from the values. */}}
 {{- define "longshore.refuseEnvironment" -}}
 {{- $instead := dict "LONGSHORE_CONFIG" "fleet" "LONGSHORE_STATE_DIR" "stateSizeLimit" "LONGSHORE_DRAIN_SECONDS" "fleet.drain_seconds, or drainSeconds of a group"
-      "LONGSHORE_SERVER__HOST" "fleet.server.host" "LONGSHORE_SERVER__PORT" "fleet.server.port" -}}
+      "LONGSHORE_SERVER__HOST" "fleet.server.host" "LONGSHORE_SERVER__PORT" "fleet.server.port"
+      "AWS_REGION" "aws.region" "AWS_ENDPOINT_URL" "aws.endpointUrl" -}}
 {{- $where := index . 1 -}}
-{{- range (index . 0).env -}}
+{{- $seen := list -}}
+{{- range index . 0 -}}
 {{- if hasKey $instead .name -}}
 {{- fail (printf "\n%senv sets %s, which the chart sets itself: use %s" $where .name (get $instead .name)) -}}
 {{- end -}}
+{{- if has .name $seen -}}
+{{- fail (printf "\n%senv sets %s twice: remove one" $where .name) -}}
+{{- end -}}
+{{- $seen = append $seen .name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Volumes and mounts beside the chart's own: (list volumes mounts where whether the mounts must name a volume). */}}
+{{- define "longshore.refuseVolumes" -}}
+{{- $where := index . 2 -}}{{- $isWhole := index . 3 -}}
+{{- $names := list "config" "state" "tmp" -}}
+{{- $paths := list "/etc/longshore" "/var/lib/longshore" "/tmp" -}}
+{{- range index . 0 -}}
+{{- $name := toString (.name | default "") -}}
+{{- if has $name (list "config" "state" "tmp") -}}
+{{- fail (printf "\n%svolumes has the name %q, which is the chart's own: rename it" $where $name) -}}
+{{- end -}}
+{{- if has $name $names -}}
+{{- fail (printf "\n%svolumes has the name %q twice, counting those of all groups: rename or remove one" $where $name) -}}
+{{- end -}}
+{{- $names = append $names $name -}}
+{{- end -}}
+{{- range index . 1 -}}
+{{- $name := toString (.name | default "") -}}{{- $path := clean (toString (.mountPath | default "")) -}}
+{{- if has $path (list "/etc/longshore" "/var/lib/longshore" "/tmp") -}}
+{{- fail (printf "\n%svolumeMounts mounts %q on %s, where the chart mounts its own volume: choose another path" $where $name $path) -}}
+{{- end -}}
+{{- if has $path $paths -}}
+{{- fail (printf "\n%svolumeMounts mounts two volumes on %s, counting those of all groups: choose another path for one" $where $path) -}}
+{{- end -}}
+{{- if and $isWhole (not (has $name $names)) -}}
+{{- fail (printf "\n%svolumeMounts names %q, which is in none of the volumes (%s): correct the name, or add the volume" $where $name (join ", " $names)) -}}
+{{- end -}}
+{{- $paths = append $paths $path -}}
+{{- end -}}
+{{- end -}}
+
+{{/* ServiceAccounts that the chart would make twice. */}}
+{{- define "longshore.refuseAccounts" -}}
+{{- $made := list -}}
+{{- $isShared := false -}}
+{{- range $name, $own := (include "longshore.ownGroups" . | fromJson) -}}
+{{- $group := include "longshore.group" (list $ $name $own) | fromJson -}}
+{{- if not $group.hasOwnServiceAccount -}}
+{{- $isShared = true -}}
+{{- else if $group.serviceAccount.create -}}
+{{- $made = append $made (list (printf "groups.%s.serviceAccount" $name) $group.serviceAccountName) -}}
+{{- end -}}
+{{- end -}}
+{{- $fullname := include "longshore.fullname" . -}}
+{{- if and $isShared .Values.serviceAccount.create -}}
+{{- $made = prepend $made (list "serviceAccount" (include "longshore.serviceAccountName" (dict "account" .Values.serviceAccount "made" $fullname))) -}}
+{{- end -}}
+{{- with .Values.topologyApply -}}
+{{- if and .enabled .serviceAccount.create -}}
+{{- $made = append $made (list "topologyApply.serviceAccount" (include "longshore.serviceAccountName" (dict "account" .serviceAccount "made" (printf "%s-topology" $fullname)))) -}}
+{{- end -}}
+{{- end -}}
+{{- $owners := dict -}}
+{{- range $made -}}
+{{- $where := index . 0 -}}{{- $name := index . 1 -}}
+{{- if hasKey $owners $name -}}
+{{- fail (printf "\n%s and %s both make the ServiceAccount %q, but it can be made once: set another name, or create: false, in one of them" (get $owners $name) $where $name) -}}
+{{- end -}}
+{{- $_ := set $owners $name $where -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "longshore.refuseStrategy" -}}
+{{- $rolling := .Values.strategy.rollingUpdate | default dict -}}
+{{- $isNone := "^0+%?$" -}}
+{{- if and (ne (toString .Values.strategy.type) "Recreate") (regexMatch $isNone (toString $rolling.maxSurge)) (regexMatch $isNone (toString $rolling.maxUnavailable)) -}}
+{{- fail "\nstrategy.rollingUpdate has maxSurge and maxUnavailable 0, so no pod could come or go: set one of them to 1, or use type: Recreate" -}}
 {{- end -}}
 {{- end -}}
 
