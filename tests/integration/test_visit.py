@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +94,12 @@ async def test_a_message_that_was_dead_lettered_twice_is_one(world: World) -> No
             await tally.look()
             assert books.faults() == []
             assert books.accounts["fraud-check"].dead_lettered == 1
+
+
+def test_it_needs_nothing_that_the_image_has_not() -> None:
+    """Neither the embedded AWS nor the demo's mail server is in there."""
+    program = "import sys; sys.modules |= {'ministack': None, 'aiosmtpd': None}; import worker.demo.visit"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_without_an_order_service_it_cannot_begin(

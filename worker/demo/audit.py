@@ -4,7 +4,7 @@ import json
 
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
-from worker.demo.books import Account, Books
+from worker.demo.books import EFFECTS, Account, Books
 from worker.demo.day import STOCK
 from worker.demo.shop import Shop
 from worker.engine.dead_letters import REASON_ATTRIBUTE
@@ -15,15 +15,6 @@ from worker.telemetry.cells import Spread
 from worker.telemetry.metrics import QueueMetrics
 
 __all__ = ["Audit"]
-
-EFFECTS = {
-    "order-processing": ("orders", "order_changes"),
-    "inventory-update": ("reservations",),
-    "email-notification": ("mails",),
-    "analytics-tracking": ("analytics",),
-    "fraud-check": ("fraud_checks",),
-}
-"""The tables that the handlers of each queue write to."""
 
 
 class Audit:

@@ -12,7 +12,16 @@ from worker.telemetry.cells import Spread
 from worker.telemetry.declared import LAG
 from worker.topology.filters import matches
 
-__all__ = ["Account", "Books"]
+__all__ = ["EFFECTS", "Account", "Books"]
+
+EFFECTS = {
+    "order-processing": ("orders", "order_changes"),
+    "inventory-update": ("reservations",),
+    "email-notification": ("mails",),
+    "analytics-tracking": ("analytics",),
+    "fraud-check": ("fraud_checks",),
+}
+"""The tables that the handlers of each queue write to."""
 
 
 @dataclass(slots=True)

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
-from worker.demo.audit import EFFECTS
-from worker.demo.books import Books
+from worker.demo.books import EFFECTS, Books
 from worker.engine.dead_letters import REASON_ATTRIBUTE
 from worker.fleet.process import sqs_source
 from worker.handlers.database import Database
