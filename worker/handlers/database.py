@@ -106,12 +106,13 @@ class Database:
 
     async def record_change(self, event_type: str, order: Order) -> bool:
         """Write down what became of the order; raise `UnknownOrderError` when it is not there yet."""
-        key, change = _key(order), _key(order, event_type)
+        change = _key(order, event_type)
 
         def work(connection: Connection) -> bool:
             if _wrote(connection, self._statements.record_change, change):
                 return True
-            if connection.execute(self._statements.order, key).first() is None:
+            # Whether the order is there would be the wrong question: it may have come between the two statements.
+            if connection.execute(self._statements.change, change).first() is None:
                 raise UnknownOrderError("the order is not there yet")
             return False
 

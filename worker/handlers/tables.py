@@ -122,7 +122,9 @@ class Statements:
         .values(quantity=stock.c.quantity - bindparam("taken", type_=Integer))
     )
     shelf: ClassVar[Select[Any]] = select(stock.c.quantity, stock.c.counted_until).where(_is(stock.c.product))
-    order: ClassVar[Select[Any]] = select(orders.c.order_id).where(_is(orders.c.order_id))
+    change: ClassVar[Select[Any]] = select(order_changes.c.order_id).where(
+        _is(order_changes.c.order_id), _is(order_changes.c.event_type)
+    )
     mail: ClassVar[Select[Any]] = select(mails.c.order_id).where(_is(mails.c.order_id), _is(mails.c.event_type))
     reserved: ClassVar[Select[Any]] = select(func.coalesce(func.sum(reservations.c.quantity), 0)).where(
         _is(reservations.c.product)
