@@ -94,6 +94,16 @@ async def test_one_row_for_each_order_and_event_type(database: Database) -> None
     assert [await database.count(table) for table in ("order_changes", "mails", "analytics")] == [4, 4, 4]
 
 
+async def test_an_order_that_comes_between_two_statements_is_not_its_change(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL shows it to the second statement only; the change is not written, so it must be tried again."""
+    await database.record_order(an_order())
+    monkeypatch.setattr("worker.handlers.database._wrote", lambda *_: False)
+    with pytest.raises(UnknownOrderError):
+        await database.record_change("order.shipped", an_order())
+
+
 async def test_a_change_needs_its_order(database: Database) -> None:
     with pytest.raises(UnknownOrderError):
         await database.record_change("order.shipped", an_order())

@@ -64,7 +64,7 @@ class Show:
     def result(self, books: Books) -> None:
         """Print the final table and the reasons of the dead letters."""
         self.console.print(table(books))
-        self.say("lag: from publishing to the first try; in outage: while the mail server was down, and as long again after it")  # fmt: skip
+        self.say("lag: from publishing to the first try; the outage counts until as long after its end")
         reasons = Table("queue", "dead letters", "reason", title="dead letters", title_justify="left", box=None, pad_edge=False)  # fmt: skip
         for name, account in books.accounts.items():
             for reason, count in account.reasons.most_common():
