@@ -1,7 +1,6 @@
 """The embedded AWS on the command line: for one worker (`run --local`), or for as many as come (`local`)."""
 
 import asyncio
-import shlex
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ async def run_on_embedded_aws(settings: FleetSettings, routers: Mapping[str, Rou
     async with EmbeddedAws() as aws:
         changes = await _furnish(aws, settings)
         log.info("embedded AWS", endpoint_url=aws.endpoint_url, resources_made=len(changes))
-        sys.stderr.write(f"To publish from another terminal:\n{_shell(aws.environment)}\n")
+        sys.stderr.write(f"To publish from another terminal:\n{aws.shell_line}\n")
         return await Process(settings, routers, aws.access).run()
 
 
@@ -57,7 +56,7 @@ async def _keep(settings: FleetSettings | None, port: int) -> None:
     async with EmbeddedAws(port=port) as aws:
         made = f" with {len(await _furnish(aws, settings))} resources" if settings else ""
         sys.stderr.write(f"The embedded AWS{made} lives until Ctrl-C. In other terminals:\n")
-        sys.stdout.write(f"{_shell(aws.environment)}\n")
+        sys.stdout.write(f"{aws.shell_line}\n")
         sys.stdout.flush()
         await aws.ended()
 
@@ -65,8 +64,3 @@ async def _keep(settings: FleetSettings | None, port: int) -> None:
 async def _furnish(aws: EmbeddedAws, settings: FleetSettings) -> Sequence[Change]:
     async with AwsClients(aws.access) as clients:
         return await apply(wanted_by(settings), clients)
-
-
-def _shell(environment: Mapping[str, str]) -> str:
-    """Return the line that leads another terminal here; the credentials are the emulator's own."""
-    return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())

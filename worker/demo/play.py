@@ -1,11 +1,9 @@
 """The demo's run: the fleet at work, traffic, an outage, and the check of the books."""
 
 import asyncio
-import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -87,7 +85,7 @@ class Demo:
     async def _play(self, stage: Stage) -> int:
         supervisor = stage.process.supervisor
         fleet = asyncio.create_task(stage.process.run(started=self._say_address), name="fleet")
-        self._show.say(f"to join from another terminal: {_exports(stage.aws.environment)}")
+        self._show.say(f"to join from another terminal: {stage.aws.shell_line}")
         is_complete = await self._perform(stage, fleet)
         is_interrupted = not is_complete and supervisor.is_draining and not supervisor.failure
         status = await _drain(stage, fleet, is_hasty=self._script.is_forever)
@@ -153,10 +151,6 @@ class Demo:
             return 1
         self._show.say("books balance: every event was handled or dead-lettered, in every queue")
         return 0
-
-
-def _exports(environment: Mapping[str, str]) -> str:
-    return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
@@ -12,6 +11,7 @@ import structlog
 
 from worker.engine.clock import TICK_SECONDS, Clock, Ticker
 from worker.engine.keeper import Keeper
+from worker.engine.stacks import stands_in
 
 __all__ = ["Watchdog"]
 
@@ -84,5 +84,4 @@ class Watchdog:
     def _places(self) -> list[str]:
         """Return where the loop's thread stands, the innermost last."""
         frame = sys._current_frames().get(self._watched or 0)  # noqa: SLF001 - documented, for exactly this
-        walked = list(traceback.walk_stack(frame))[:MAX_FRAMES] if frame is not None else []
-        return [f"{each.f_code.co_filename}:{line} {each.f_code.co_qualname}" for each, line in reversed(walked)]
+        return [] if frame is None else stands_in(frame, MAX_FRAMES)[::-1]

@@ -3,12 +3,10 @@
 import asyncio
 import sys
 import threading
-import traceback
-from types import FrameType
 
 import structlog
 
-from worker.engine.stacks import waits_in
+from worker.engine.stacks import stands_in, waits_in
 
 __all__ = ["log_stacks"]
 
@@ -26,9 +24,4 @@ def log_stacks(why: str) -> None:
         log.warning("task", name=task.get_name(), waits_in=waits_in(task))
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, frame in sys._current_frames().items():  # noqa: SLF001 - documented, for exactly this
-        walked = list(traceback.walk_stack(frame))[:MAX_FRAMES]
-        log.warning("thread", name=names.get(ident, str(ident)), stands_in=[_place(*each) for each in walked])
-
-
-def _place(frame: FrameType, line: int) -> str:
-    return f"{frame.f_code.co_filename}:{line} {frame.f_code.co_qualname}"
+        log.warning("thread", name=names.get(ident, str(ident)), stands_in=stands_in(frame, MAX_FRAMES))

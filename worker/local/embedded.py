@@ -4,6 +4,7 @@ import asyncio
 import errno
 import importlib.util
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -61,6 +62,11 @@ class EmbeddedAws:
             "AWS_SECRET_ACCESS_KEY": _CREDENTIALS.secret_access_key,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    @property
+    def shell_line(self) -> str:
+        """The line that leads another terminal here; the credentials are the emulator's own."""
+        return "export " + " ".join(f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
 
     @property
     def log_path(self) -> Path:
