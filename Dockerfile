@@ -12,10 +12,10 @@ RUN apt-get update && apt-get install --yes --no-install-recommends binutils && 
  && python -m venv --without-pip /opt/longshore && python -m venv tools && mkdir state
 COPY requirements.lock requirements-build.lock ./
 # Symbols are two fifths of the wheels; without them, and without what modules were compiled from, tracebacks are the same.
-RUN python -m pip --python /opt/longshore/bin/python install --no-compile --require-hashes --only-binary :all: -r requirements.lock \
+RUN python -m pip --python /opt/longshore/bin/python install --no-compile --no-deps --require-hashes --only-binary :all: -r requirements.lock \
  && find /opt/longshore -name '*.so' -exec strip --strip-unneeded {} + \
  && find /opt/longshore -regex '.*\.\(c\|cpp\|h\|pxd\|pyx\)' -delete \
- && tools/bin/python -m pip install --require-hashes --only-binary :all: -r requirements-build.lock
+ && tools/bin/python -m pip install --no-deps --require-hashes --only-binary :all: -r requirements-build.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY worker worker
 RUN tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \

@@ -19,20 +19,20 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "longshore needs Python 3.11 or newer, found $$($(PYTHON) --version); run: make PYTHON=python3.12 setup"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3 -m venv does not work here; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "installing Longshore and its locked dependencies into $(VENV) (once, about a minute) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(LOCALSTACK_STAMP): requirements-localstack.lock
 	@test -x $(LOCALSTACK)/bin/python || $(PYTHON) -m venv $(LOCALSTACK)
 	@echo "installing LocalStack into $(LOCALSTACK) (once, 250 MB, a minute or two) ..."
-	@$(LOCALSTACK)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-localstack.lock
+	@$(LOCALSTACK)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-localstack.lock
 	@touch $@
 
 $(AUDIT_STAMP): requirements-audit.lock
 	@test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
 	@echo "installing the tools of the audit into $(AUDIT) (once, 200 MB, about a minute) ..."
-	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-audit.lock
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-audit.lock
 	@touch $@
 
 setup: $(STAMP)  ## Make .venv with everything in it

@@ -101,3 +101,12 @@ def test_hooks_run_what_lint_runs() -> None:
 def test_no_registry_is_named(path: Path) -> None:
     """Where packages come from is the business of whoever installs them."""
     assert REGISTRY_HOST.search(path.read_text(encoding="utf-8")) is None
+
+
+@pytest.mark.parametrize("path", ["Makefile", "Dockerfile"])
+def test_what_is_installed_from_a_lock_is_not_resolved_again(path: str) -> None:
+    """A lock is complete; an old pip that resolves it anew takes a newer release for an extra and then misses its hash."""
+    text = (ROOT / path).read_text()
+    installs = [line for line in text.splitlines() if "pip" in line and "install" in line and "--require-hashes" in line]
+    assert installs
+    assert [line for line in installs if "--no-deps" not in line] == []

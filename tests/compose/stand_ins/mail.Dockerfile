@@ -2,7 +2,7 @@
 ARG PYTHON_IMAGE
 FROM ${PYTHON_IMAGE}
 COPY mail.txt /
-RUN python -m venv /opt/mail && /opt/mail/bin/python -m pip install --no-cache-dir --require-hashes -r /mail.txt
+RUN python -m venv /opt/mail && /opt/mail/bin/python -m pip install --no-cache-dir --no-deps --require-hashes -r /mail.txt
 COPY mail.py /
 USER 65532:65532
 CMD ["/opt/mail/bin/python", "-u", "/mail.py"]
