@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from worker.middleware import CallNext, Middleware
     from worker.outcome import Ack, DeadLetter, Outcome, Retry
     from worker.publisher import Outgoing, Publisher, PublishError, PublishManyError
-    from worker.router import ContractError, Router
+    from worker.router import Batch, ContractError, Router
 
 __all__ = [
     "Ack",
+    "Batch",
     "CallNext",
     "ConfigError",
     "ContractError",
@@ -58,7 +59,7 @@ _HOMES: Final = {
     "worker.middleware": ("CallNext", "Middleware"),
     "worker.outcome": ("Ack", "DeadLetter", "Outcome", "Retry"),
     "worker.publisher": ("Outgoing", "PublishError", "PublishManyError", "Publisher"),
-    "worker.router": ("ContractError", "Router"),
+    "worker.router": ("Batch", "ContractError", "Router"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 

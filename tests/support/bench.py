@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 from support.loop_time import LoopTime, now
@@ -11,7 +12,6 @@ from worker.engine.context import QueueContext
 from worker.engine.delivery import Delivery
 from worker.engine.executor import Executor
 from worker.engine.lease import HeldLease, LeaseTerms
-from worker.engine.slots import Reservation, Slots
 from worker.engine.vitals import Vitals
 from worker.errors import EntryError
 from worker.message import Message, Received
@@ -38,7 +38,8 @@ class Bench:
         self.metrics = Metrics().queue("orders")
         settings = QueueSettings.model_validate({"name": "orders", "handlers": "tests:router", **queue})
         context = QueueContext(MemorySource(), settings, self.metrics, clock, Ticker(clock), self.vitals)
-        self.executor = Executor(context, router, cap=asyncio.Semaphore(cap) if cap else None)
+        whole_process = asyncio.Semaphore(cap) if cap else nullcontext()
+        self.executor = Executor(context, router, turn=lambda: whole_process)
         self._terms = LeaseTerms(30, 3600, clock, _refuse_nothing)
 
     @property
@@ -49,11 +50,13 @@ class Bench:
     def delivery(self) -> Delivery:
         """Return a message that has just been received."""
         received = Received(id="1", receipt="receipt", body="order")
-        return Delivery(received, Reservation(Slots(1), 1).take(), HeldLease(self._terms, received, since=now()))
+        return Delivery(received, HeldLease(self._terms, received, since=now()))
 
     async def execute(self) -> Fate:
         """Run a message that has just been received."""
-        return await self.executor.execute(self.delivery())
+        fate = await self.executor.execute(self.delivery())
+        assert fate is not None
+        return fate
 
 
 async def sleeping(message: Message[str]) -> None:  # noqa: ARG001 - a handler

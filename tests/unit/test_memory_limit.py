@@ -5,18 +5,13 @@ from pathlib import Path
 import pytest
 
 from worker.fleet.memory_limit import memory_warning
-from worker.settings import QueueSettings
-
-
-def queue(concurrency: int) -> QueueSettings:
-    return QueueSettings(name="orders", handlers="shop:router", concurrency=concurrency)
 
 
 def test_room_that_does_not_fit_the_limit_is_warned_about(tmp_path: Path) -> None:
     """100 messages of 1 MiB, received, decoded and validated, do not fit 256 MiB."""
     limit = tmp_path / "memory.max"
     limit.write_text(f"{256 << 20}\n")
-    warning = memory_warning([queue(60), queue(40)], [limit])
+    warning = memory_warning(100, [limit])
     assert warning is not None
     assert "100 messages" in warning
     assert "256 MiB" in warning
@@ -27,4 +22,4 @@ def test_no_limit_or_enough_of_it_is_no_warning(tmp_path: Path, text: str) -> No
     """`max`, cgroup v1's huge number and an unreadable file mean that nothing is known."""
     limit = tmp_path / "memory.max"
     limit.write_text(text)
-    assert memory_warning([queue(10)], [tmp_path / "missing", limit]) is None
+    assert memory_warning(10, [tmp_path / "missing", limit]) is None

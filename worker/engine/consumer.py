@@ -1,10 +1,12 @@
 """One queue's consumer: builds the stages, nests them in the order of their shutdown. The only file that wires them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 
 import structlog
 
+from worker.engine.breaker import Breaker
 from worker.engine.context import QueueContext
 from worker.engine.dispatcher import Dispatcher
 from worker.engine.executor import Executor
@@ -12,7 +14,9 @@ from worker.engine.gate import Gate
 from worker.engine.guarded import guarded
 from worker.engine.keeper import Keeper
 from worker.engine.lease import LeaseTerms
+from worker.engine.passage import Passage
 from worker.engine.receiver import Receiver
+from worker.engine.room import places
 from worker.engine.settlement import Settlement
 from worker.engine.slots import Slots
 from worker.engine.stages import Stages
@@ -40,7 +44,7 @@ class Consumer:
     def __init__(self, context: QueueContext, router: Router, *, state: object = None, cap: asyncio.Semaphore | None = None) -> None:  # fmt: skip
         self.context = context
         settings = context.settings
-        self.slots = Slots(settings.concurrency)
+        self.slots = Slots(places(settings, router))
         self._gate = gate = Gate(context, self.slots)
         settlement = Settlement(context, gate)
         terms = LeaseTerms(
@@ -51,11 +55,16 @@ class Consumer:
         )
         self.keeper = Keeper(context, terms, gate)
         """The table of leases, for the watchdog."""
-        executor = Executor(context, router, state=state, cap=cap)
-        self._dispatcher = Dispatcher(context, terms, Stages(executor, self.keeper, settlement))
+        self.calls = self.slots if router.largest_batch == 1 else Slots(settings.max_concurrency)
+        """The slots of handler calls: where each takes one message, its place in the room is its slot."""
+        turn = _turns(cap, None if self.calls is self.slots else self.calls)
+        executor = Executor(context, router, state=state, turn=turn, is_full=lambda: self.slots.is_used_up)
+        stages = Stages(executor, self.keeper, settlement)
+        self._breaker = breaker = Breaker(context, self.slots)
+        self._dispatcher = Dispatcher(context, terms, stages, Passage(context, stages, breaker))
         self._receiver = Receiver(context, self.slots, self._dispatcher.dispatch)
         self._survey = Survey(context)
-        context.metrics.slots(settings.concurrency)
+        context.metrics.slots(settings.max_concurrency)
         context.vitals.full_bound_seconds = _longest_run_seconds(settings, router) + FULL_GRACE_SECONDS
 
     @property
@@ -70,6 +79,7 @@ class Consumer:
             helpers = [
                 self._start(background, "careful", self._start_carefully),
                 self._start(background, "gate", self._gate.run),
+                self._start(background, "breaker", self._breaker.run),
                 self._start(background, "survey", self._survey.run),
             ]
             async with self._dispatcher:  # 2. leaves when the last message is settled
@@ -84,19 +94,19 @@ class Consumer:
         if not context.suspects:
             return
         log.warning("a process died while it handled messages: one at a time until they were seen", queue=context.queue, messages=len(context.suspects), seconds_at_most=timeout)  # fmt: skip
-        self.slots.narrow(1)
-        pulse.expect("starting carefully", timeout + FULL_GRACE_SECONDS)
-        try:
-            async with asyncio.timeout(timeout):
-                await context.suspects.until_gone()
-        except TimeoutError:
-            pass
-        self.slots.widen(context.settings.concurrency)
+        self.slots.bound("careful", 1)
+        with suppress(TimeoutError):
+            while context.suspects:  # each that comes shows that the others may still come
+                pulse.expect("starting carefully", timeout + FULL_GRACE_SECONDS)
+                async with asyncio.timeout(timeout):
+                    await context.suspects.until_fewer()
+        self.slots.bound("careful", None)
 
     def quiet(self, drain_ends_at: float) -> None:
         """Receive nothing more; handlers may go on until `drain_ends_at` on the context's clock."""
         self.context.drain_ends_at = drain_ends_at
         self._receiver.stop()
+        self._dispatcher.quiet()
 
     async def cut_short(self) -> None:
         """End the drain now."""
@@ -106,6 +116,25 @@ class Consumer:
 
     def _start(self, group: asyncio.TaskGroup, name: str, loop: Callable[[LoopPulse], Awaitable[None]]) -> "asyncio.Task[None]":  # fmt: skip
         return group.create_task(guarded(name, self.context, loop), name=f"{name}-{self.context.queue}")
+
+
+def _turns(cap: asyncio.Semaphore | None, calls: Slots | None) -> Callable[[], AbstractAsyncContextManager[object]]:
+    """Return what a handler call waits for and holds while it runs: the process's cap, and its slot where that is not its room."""
+    whole_process = cap or nullcontext()
+    if calls is None:
+        return lambda: whole_process
+
+    @asynccontextmanager
+    async def turn() -> AsyncIterator[None]:
+        with await calls.reserve(1) as room:
+            slot = room.take()
+        try:
+            async with whole_process:
+                yield
+        finally:
+            slot.release()
+
+    return turn
 
 
 def _longest_run_seconds(settings: QueueSettings, router: Router) -> float:

@@ -59,7 +59,7 @@ def _facts(delivery: Delivery, fate: DeadLetter, queue: str, now_wall: float) ->
         "fingerprint": fingerprint(fate.reason, fate.error),
         "handler": delivery.handler,
         "source": queue,
-        "attempts": received.receive_count,
+        "attempts": delivery.attempt,
         "message_id": received.id,
         "sent_at": _timestamp(received.sent_at),
         "dead_lettered_at": _timestamp(now_wall),

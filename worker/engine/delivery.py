@@ -5,7 +5,6 @@ from collections.abc import Callable
 from enum import Enum
 
 from worker.engine.lease import HeldLease
-from worker.engine.slots import Slot
 from worker.message import Received
 
 __all__ = ["Cause", "Delivery"]
@@ -23,15 +22,19 @@ class Cause(Enum):
 class Delivery:
     """One message in hand.
 
-    It knows the newest receive of its message, the lease and the slot that it holds, and how to interrupt its handler.
+    It knows the newest receive of its message, the lease that it holds, how to interrupt its handler, and how to wait in
+    place: with its lease kept, until it is run again.
     """
 
-    __slots__ = ("attempts", "cause", "event_type", "handler", "is_stuck", "lease", "on_interrupt", "received", "run", "slot", "successor")  # fmt: skip
+    __slots__ = ("_waiter", "attempt", "attempts", "batch", "cause", "event_type", "failures", "handler", "is_alone", "is_superseded", "lease", "on_interrupt", "received", "run")  # fmt: skip
 
-    def __init__(self, received: Received, slot: Slot, lease: HeldLease) -> None:
+    def __init__(self, received: Received, lease: HeldLease, attempt: int = 1) -> None:
         self.received = received
-        self.slot = slot
         self.lease = lease
+        self.attempt = attempt
+        """Which attempt its next run is: the receive count, less what was no failure, and what failed in place."""
+        self.failures = 0
+        """How often the handler has failed in this receive."""
         self.cause: Cause | None = None
         """Why the handler was interrupted, if it was."""
         self.event_type: str | None = None
@@ -39,13 +42,17 @@ class Delivery:
         """Name of the handler, once one is found."""
         self.attempts: int | None = None
         """The handler's own number of attempts, if it has one."""
-        self.successor: Delivery | None = None
-        """A newer delivery of the same message that starts when this one, whose lease is lost, has ended."""
+        self.batch: object = None
+        """What it has in common with others that were handled in the same call."""
+        self.is_alone = False
+        """It is run by itself, also by a handler of batches."""
+        self.is_superseded = False
+        """Its lease is lost, and a newer receive of the message waits for its end."""
         self.run: asyncio.Task[object] | None = None
         """The task in which the handler runs, while it runs."""
-        self.is_stuck = False
-        """The handler was interrupted long ago and has not ended."""
-        self.on_interrupt: Callable[[Delivery], None] = _nobody
+        self.on_interrupt: Callable[[asyncio.Task[object]], None] = _nobody
+        """Told of the task that was cancelled."""
+        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def log_fields(self) -> dict[str, object]:
@@ -54,8 +61,13 @@ class Delivery:
             "message_id": self.received.id,
             "event_type": self.event_type,
             "handler": self.handler,
-            "attempt": self.received.receive_count,
+            "attempt": self.attempt,
         }
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits in place."""
+        return self._waiter is not None
 
     def begin(self) -> bool:
         """From here on the current task may be interrupted; false if the cause to do so came first."""
@@ -63,18 +75,41 @@ class Delivery:
         return self.cause is None
 
     def interrupt(self, cause: Cause) -> None:
-        """Cancel the handler for a cause; a running settlement is never touched."""
+        """Cancel the handler for a cause, or end the waiting in place; a running settlement is never touched."""
         if self.cause is not None and self.cause.value >= cause.value:
             return
         self.cause = cause
         if self.run is not None:
             self.run.cancel()
-            self.on_interrupt(self)
+            self.on_interrupt(self.run)
+        else:
+            self.wake()
 
     def end(self) -> None:
         """From here on nothing is interrupted."""
         self.run = None
 
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Stay in place until woken, for `seconds` at most; false when an interrupt ended it or came before."""
+        if self.cause is Cause.TIMEOUT:  # that run is over
+            self.cause = None
+        if self.cause is None:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = None if seconds is None else loop.call_later(seconds, self.wake)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        return self.cause is None
 
-def _nobody(_: Delivery) -> None:
+    def wake(self) -> None:
+        """End the waiting in place, if there is any."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def _nobody(_: "asyncio.Task[object]") -> None:
     pass

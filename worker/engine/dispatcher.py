@@ -1,20 +1,20 @@
-"""The dispatcher: one task per message in hand, from its slot to its settlement."""
+"""The dispatcher: one task per lane, from its first message's slot to its last one's settlement."""
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from copy import copy
 from typing import Self
 
 import structlog
 
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
+from worker.engine.lane import Lane
 from worker.engine.lease import HeldLease, LeaseTerms
-from worker.engine.slots import Slot
+from worker.engine.passage import Passage
+from worker.engine.slots import Reservation
 from worker.engine.stages import Stages
 from worker.message import Received
-from worker.outcome import Abandon, Ack, DeadLetter, Fate, Release, Retry
 
 __all__ = ["Dispatcher"]
 
@@ -32,15 +32,21 @@ class Dispatcher:
     """Runs what was received and knows what is in hand.
 
     1. A message is run once at a time, however often it is received; the newest receipt counts.
-    2. Leaving the context waits for the last message in hand to be settled.
-    3. `cut_short` cancels what still runs, gives it back, and ends the waiting.
+    2. The messages of a FIFO group are a lane: they are run in order, each after the one before it is surely done. One that
+       is not takes all behind it back to the queue.
+    3. Leaving the context waits for the last message in hand to be settled.
+    4. `quiet` ends all waiting that could be for long; `cut_short` cancels what still runs, gives it back, and ends the rest.
     """
 
-    def __init__(self, context: QueueContext, terms: LeaseTerms, stages: Stages) -> None:
+    def __init__(self, context: QueueContext, terms: LeaseTerms, stages: Stages, passage: Passage) -> None:
         self._context = context
         self._terms = terms
         self._executor, self._keeper, self._settlement = stages
+        self._passage = passage
+        self._is_fifo = context.settings.is_fifo
         self._in_hand: dict[str, Delivery] = {}
+        """The newest delivery of every message."""
+        self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_leaving = False
         self._is_cut_short = False
@@ -66,44 +72,72 @@ class Dispatcher:
             await self._until_ended(LAST_TURN_SECONDS)
             await self._settlement.close()
 
-    def dispatch(self, received: Received, slot: Slot, since: float) -> None:
-        """Take over a received message and its slot; its lease counts from `since`."""
-        delivery = Delivery(received, slot, HeldLease(self._terms, received, since))
-        if (current := self._in_hand.get(received.id)) is not None:
+    def dispatch(self, received: Received, room: Reservation, since: float) -> None:
+        """Take over a received message, and a place for it where it needs one; its lease counts from `since`."""
+        delivery = Delivery(received, HeldLease(self._terms, received, since), self._passage.attempts.number(received))
+        current = self._in_hand.get(received.id)
+        if current is not None:
             self._context.metrics.duplicate()
-            self._merge(current, delivery, since)
-        else:
-            self._launch(delivery)
+            if not (current.lease.is_lost or current.lease.is_resting):  # the newest receipt and lease count (R9)
+                current.received = received
+                current.lease.renew(received, since)
+                return
+        if delivery.lease.is_lost:
+            log.warning("not started: its lease is over", queue=self._context.queue, message_id=received.id)
+            self._context.metrics.lease_lost()
+            return
+        key = received.group_id or "" if self._is_fifo else received.id
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key, room.take())
+            self._start(lane)
+        elif current is not None and not self._is_fifo and current is not lane.deliveries[0]:
+            # It waited for its turn, and its lease is lost. A FIFO group keeps its place: what is behind must not overtake.
+            lane.deliveries.remove(current)
+            self._keeper.let_go(current)
+        if current is not None:
+            current.is_superseded = True
+        lane.deliveries.append(delivery)
+        self._in_hand[received.id] = delivery
+        self._context.metrics.in_hand(len(self._in_hand))
+        self._keeper.hold(delivery)
+        if self._is_cut_short:
+            delivery.interrupt(Cause.DRAIN)
+
+    def quiet(self) -> None:
+        """Nothing more is received: batches do not wait to grow, and what waits in place is given back."""
+        self._executor.quiet()
+        for delivery in list(self._in_hand.values()):
+            if delivery.is_waiting:
+                delivery.interrupt(Cause.DRAIN)
 
     async def cut_short(self) -> None:
         """Cancel what still runs, give back what does not end, and let the context be left."""
         self._is_cut_short = True
         try:
-            for delivery in list(self._in_hand.values()):
-                delivery.interrupt(Cause.DRAIN)
+            for lane in list(self._lanes.values()):
+                for delivery in list(lane.deliveries):
+                    delivery.interrupt(Cause.DRAIN)
             await self._until_ended(END_OF_DRAIN_SECONDS)
-            left = [delivery for delivery in self._in_hand.values() if delivery.run is not None]
-            if left:
-                ids = [delivery.received.id for delivery in left]
+            stuck = [lane for lane in self._lanes.values() if lane.is_stuck]
+            if stuck:
+                ids = [lane.deliveries[0].received.id for lane in stuck]
                 log.error("handlers still run at the end of the drain", queue=self._context.queue, message_ids=ids)
-                await self._give_back([delivery.successor or delivery for delivery in left])
+                await self._give_back(stuck)
         finally:
             self._may_leave.set()
 
-    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Give back messages whose handlers still run, as far as SQS takes them in time."""
-        releases = [asyncio.create_task(self._release(delivery), name="message") for delivery in deliveries]
+    async def _give_back(self, lanes: Sequence[Lane]) -> None:
+        """Give back the messages of lanes whose handlers still run, as far as SQS takes them in time."""
+        releases = [asyncio.create_task(self._release(lane), name="message") for lane in lanes]
         _, late = await asyncio.wait(releases, timeout=GIVE_BACK_SECONDS)
         for release in late:
             release.cancel()
 
-    async def _release(self, delivery: Delivery) -> None:
-        """Give back one message; its handler knows the lease as lost from here on, and how it ends does not count."""
-        stand_in = copy(delivery)
-        stand_in.lease = copy(delivery.lease)
-        self._keeper.let_go(delivery)
-        delivery.lease.is_surrendered = True
-        await self._settle(stand_in, self._judge(stand_in, Release()))
+    async def _release(self, lane: Lane) -> None:
+        for delivery in list(lane.deliveries):  # the head of a FIFO group first
+            if not delivery.lease.is_lost:
+                await self._passage.release(delivery)
 
     async def _until_ended(self, seconds: float) -> None:
         """Wait until no task is left, also of those that start meanwhile, but no longer than that."""
@@ -112,96 +146,55 @@ class Dispatcher:
                 while self._tasks:
                     await asyncio.wait(self._tasks)
 
-    def _merge(self, current: Delivery, newer: Delivery, since: float) -> None:
-        """Let the newest receipt and lease count, but start again if the old one is lost or being given back (R9)."""
-        last = current.successor or current
-        if not (last.lease.is_lost or last.lease.is_resting):
-            last.received = newer.received
-            last.lease.renew(newer.received, since)
-            newer.slot.release()
-            return
-        if last is not current:
-            self._drop(last)
-        current.successor = newer
-        self._keeper.hold(newer)
-
-    def _drop(self, delivery: Delivery) -> None:
-        """Let go of a message that never started."""
-        self._keeper.let_go(delivery)
-        delivery.slot.release()
-
-    def _launch(self, delivery: Delivery) -> None:
-        if delivery.lease.is_lost:
-            log.warning("not started: its lease is over", queue=self._context.queue, message_id=delivery.received.id)
-            self._context.metrics.lease_lost()
-            self._drop(delivery)
-            return
-        self._in_hand[delivery.received.id] = delivery
-        self._context.metrics.in_hand(len(self._in_hand))
-        self._keeper.hold(delivery)
-        if self._is_cut_short:
-            delivery.interrupt(Cause.DRAIN)
-        task = asyncio.create_task(self._run(delivery), name="message")
+    def _start(self, lane: Lane) -> None:
+        task = asyncio.create_task(self._run(lane), name="message")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, delivery: Delivery) -> None:
+    async def _run(self, lane: Lane) -> None:
         try:
-            fate = await self._decide(delivery)
-            if not delivery.lease.is_settled:  # else it was given back at the end of the drain
-                await self._settle(delivery, fate)
-        except Exception:
-            log.exception("a defect: the message comes back after its lease", **delivery.log_fields)
+            while lane.deliveries and not self._may_leave.is_set():
+                try:
+                    if self._is_fifo:
+                        await self._take_first(lane)
+                    else:
+                        await self._passage.take(lane.deliveries[0])
+                        self._finish(lane, lane.deliveries[0])
+                except Exception:
+                    fields = lane.deliveries[0].log_fields
+                    log.exception("a defect: the message comes back after its lease", **fields)
+                    self._finish(lane, lane.deliveries[0])
         finally:
-            self._finish(delivery)
+            self._close(lane)
 
-    async def _decide(self, delivery: Delivery) -> Fate:
-        if delivery.received.id in self._settlement.done:
-            self._context.metrics.duplicate()
-            return Ack("done before")
-        return self._judge(delivery, await self._executor.execute(delivery))
+    async def _take_first(self, lane: Lane) -> None:
+        """Take on the first messages of a group; one that is not done takes those behind it back to the queue (F2)."""
+        ended = await self._passage.take_first(list(lane.deliveries))
+        left: list[Delivery] = []
+        hidden_seconds = 0.0
+        for delivery, seconds in ended:
+            if seconds is not None and not left:
+                left, hidden_seconds = lane.behind(delivery), seconds
+        for delivery, _ in ended:
+            self._finish(lane, delivery)
+        left = [delivery for delivery in left if delivery in lane.deliveries]
+        if left:
+            await asyncio.gather(*(self._passage.return_behind(delivery, hidden_seconds) for delivery in left))
+            for delivery in left:
+                self._finish(lane, delivery)
 
-    def _judge(self, delivery: Delivery, happened: Fate) -> Fate:
-        now_wall = self._context.clock.wall()
-        return self._context.rules.judge(happened, delivery.received, attempts=delivery.attempts, now_wall=now_wall)
-
-    async def _settle(self, delivery: Delivery, fate: Fate) -> None:
-        _report(self._context.queue, delivery, fate)
-        self._count(await self._settlement.settle(delivery, fate, self._context.rules))
-
-    def _finish(self, delivery: Delivery) -> None:
+    def _finish(self, lane: Lane, delivery: Delivery) -> None:
         self._keeper.let_go(delivery)
-        del self._in_hand[delivery.received.id]
-        delivery.slot.release()
+        lane.deliveries.remove(delivery)
+        if self._in_hand.get(delivery.received.id) is delivery:
+            del self._in_hand[delivery.received.id]
         self._context.vitals.slot_freed_at = self._context.clock.now()
         self._context.metrics.in_hand(len(self._in_hand))
-        if (successor := delivery.successor) is not None:
-            if self._may_leave.is_set():
-                self._drop(successor)
-            else:
-                self._launch(successor)
+
+    def _close(self, lane: Lane) -> None:
+        for delivery in list(lane.deliveries):  # nothing is left unless the drain was cut short
+            self._finish(lane, delivery)
+        del self._lanes[lane.key]
+        lane.slot.release()
         if self._is_leaving and not self._in_hand and not self._is_cut_short:
             self._may_leave.set()
-
-    def _count(self, fate: Fate) -> None:
-        match fate:
-            case Ack():
-                self._context.metrics.settled("ack")
-            case Retry():
-                self._context.metrics.settled("retry")
-            case DeadLetter():
-                self._context.metrics.settled("dead_letter")
-            case Release():
-                self._context.metrics.settled("release")
-            case Abandon():
-                self._context.metrics.settled("abandon")
-
-
-def _report(queue: str, delivery: Delivery, fate: Fate) -> None:
-    match fate:
-        case Retry(after=delay, reason=reason, error=error):
-            log.warning("retry", queue=queue, reason=reason, after_seconds=delay, exc_info=error, **delivery.log_fields)
-        case DeadLetter(reason=reason, error=error):
-            log.error("dead letter", queue=queue, reason=reason, exc_info=error, **delivery.log_fields)
-        case _:
-            pass

@@ -1,36 +1,35 @@
 """The executor: one message to one outcome. Whatever a body or a handler does, it ends in a `Fate`, never in a crash."""
 
 import asyncio
-import math
 import random
-from collections import deque
-from collections.abc import Awaitable, Iterator
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
-from typing import Any
-
-import structlog
+from typing import Any, NamedTuple
 
 from worker.aws.envelope import Decoded, decode
+from worker.engine.batches import Batches
+from worker.engine.calls import Call, Calls
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
-from worker.engine.journal import NOWHERE
-from worker.engine.stacks import waits_in
-from worker.errors import InvalidPayloadError, PermanentError, TransientError
+from worker.engine.happened import classify, interrupted, sound
+from worker.engine.verdict import Tries
 from worker.message import Message
-from worker.outcome import Abandon, Ack, DeadLetter, Fate, Outcome, Release, Retry
-from worker.router import ContractError, Route, Router
+from worker.outcome import Ack, DeadLetter, Fate, Outcome, Release, Retry
+from worker.router import Route, Router
 
 __all__ = ["Executor"]
 
-STUCK_SECONDS = 10.0
-"""How long a cancelled handler may take to end before it is reported as stuck."""
-REASON_CHARACTERS = 500
 SUSPECTED_CRASHER = "suspected crasher"
 LATE_JITTER_SECONDS = 5.0
 """Spread of what a draining worker gives back, so that a draining fleet does not pass one message round."""
 
-log = structlog.get_logger("executor")
+
+class _Prepared(NamedTuple):
+    """A message that can be handed to its handler."""
+
+    route: Route
+    message: Message[Any]
 
 
 class Executor:
@@ -42,16 +41,65 @@ class Executor:
     """
 
     def __init__(
-        self, context: QueueContext, router: Router, *, state: object = None, cap: asyncio.Semaphore | None = None
+        self,
+        context: QueueContext,
+        router: Router,
+        *,
+        state: object = None,
+        turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+        is_full: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Take what waits for a handler call's `turn`, and what says that a batch cannot grow: all room is used up."""
         self._context = context
         self._router = router
         self._state = state
-        self._cap = cap or nullcontext()
-        self._durations: dict[str, deque[float]] = {}
+        self._turn = turn
+        self._calls = Calls(context)
+        self._batches = {
+            route: Batches(route, self._calls, turn, is_full) for route in router.routes if route.batch is not None
+        }
 
-    async def execute(self, delivery: Delivery) -> Fate:
-        """Run the message and return what happened; raises only when the task is cancelled from outside."""
+    async def execute(self, delivery: Delivery) -> Fate | None:
+        """Run the message and return what happened, `None` when its batch ended without saying anything of it.
+
+        Raises only when the task is cancelled from outside.
+        """
+        prepared = self._prepare(delivery)
+        if not isinstance(prepared, _Prepared):
+            return prepared
+        return await self._run(delivery, prepared)
+
+    async def execute_together(self, lane: Sequence[Delivery]) -> list[Fate | None]:
+        """Run the first message, with as many that follow it as one batch takes, and return what happened to each."""
+        together: list[tuple[Delivery, _Prepared]] = []
+        for delivery in lane:
+            prepared = self._prepare(delivery)
+            if not isinstance(prepared, _Prepared):
+                if not together:
+                    return [prepared]
+                break
+            batch = prepared.route.batch
+            if together and prepared.route is not together[0][1].route:
+                break
+            together.append((delivery, prepared))
+            if batch is None or delivery.is_alone or len(together) >= batch.size:
+                break
+        batches = self._batches.get(together[0][1].route)
+        if batches is None:
+            return [await self._run(*together[0])]
+        batches.expect([delivery for delivery, _ in together])
+        return list(await asyncio.gather(*(self._run(*each) for each in together)))
+
+    def quiet(self) -> None:
+        """Nothing more is received: batches do not wait to grow."""
+        for batches in self._batches.values():
+            batches.flush()
+
+    def p95_seconds(self, handler: str) -> float:
+        """Return the 95th percentile of the handler's last hundred runs; 0 when it has none."""
+        return self._calls.p95_seconds(handler)
+
+    def _prepare(self, delivery: Delivery) -> "_Prepared | Fate":
         try:
             decoded = decode(delivery.received, self._context.settings.envelope)
             delivery.event_type = decoded.event_type
@@ -60,53 +108,47 @@ class Executor:
                 return self._unknown(decoded.event_type)
             delivery.handler = route.name
             delivery.attempts = route.attempts
-            if self._has_killed(delivery, route):
+            if self._has_killed(delivery):
                 return DeadLetter(SUSPECTED_CRASHER)
             if self._comes_too_late(delivery, route):
                 return Release(0 if self._context.settings.is_fifo else random.uniform(0, LATE_JITTER_SECONDS))
-            message = self._message(delivery, decoded, route.event_of(decoded))
+            return _Prepared(route, self._message(delivery, decoded, route.event_of(decoded)))
         except BaseException as error:  # noqa: BLE001  # a validator of the user's may raise anything
-            return _classify(error)
-        return await self._run(delivery, route, message)
+            return classify(error)
 
-    def p95_seconds(self, handler: str) -> float:
-        """Return the 95th percentile of the handler's last hundred runs; 0 when it has none."""
-        durations = sorted(self._durations.get(handler, ()))
-        return durations[int(len(durations) * 0.95)] if durations else 0.0
-
-    async def _run(self, delivery: Delivery, route: Route, message: Message[Any]) -> Fate:
+    async def _run(self, delivery: Delivery, prepared: _Prepared) -> Fate | None:
         """Return how the handler ended; a cancellation from outside is passed on to it and raised once it has ended."""
-        task = asyncio.create_task(self._attempt(delivery, route, message), name=f"handler-{route.name}")
+        route, message = prepared
+        batches = self._batches.get(route)
+        attempt: Coroutine[Any, Any, Fate | None]
+        attempt = self._attempt(delivery, route, message) if batches is None else batches.attempt(delivery, message)
+        task = asyncio.create_task(attempt, name=f"handler-{route.name}")
+        fate: Fate | None
         try:
             fate = await task
         except asyncio.CancelledError as error:
-            fate = _classify(error)
+            fate = classify(error)
         if (outer := asyncio.current_task()) is not None and outer.cancelling():
             raise asyncio.CancelledError
         return fate
 
     async def _attempt(self, delivery: Delivery, route: Route, message: Message[Any]) -> Fate:
-        context = self._context
-        timeout = route.timeout_seconds or context.settings.handler_timeout_seconds
-        started_at: float | None = None
-        entry = NOWHERE
+        call = Call(self._calls, route.name)
+        timeout = route.timeout_seconds or self._context.settings.handler_timeout_seconds
         happened: Fate = Release()
-        delivery.on_interrupt = self._watch
+        delivery.on_interrupt = call.watch
         try:
             if delivery.begin():
-                async with self._cap:
-                    started_at = self._note_start(delivery, message)
-                    entry = context.journal.begin(delivery.received.id, context.suspects.deaths(delivery.received.id))
-                    happened = _sound(await _limited(delivery, timeout, route.call(message)))
+                async with self._turn():
+                    call.start()
+                    call.take(delivery, message)
+                    happened = sound(await _limited(delivery, timeout, route.call(message)))
         except BaseException as error:  # noqa: BLE001  # a handler may raise anything
-            happened = _classify(error)
+            happened = classify(error)
         finally:
             delivery.end()
-            context.journal.end(entry)
-            context.suspects.clear(delivery.received.id)
-            if started_at is not None:
-                self._note_end(delivery, route, context.clock.now() - started_at)
-        return happened if delivery.cause is None else _interrupted(delivery.cause, has_run=started_at is not None)
+            call.end()
+        return happened if delivery.cause is None else interrupted(delivery.cause, has_run=call.has_started)
 
     def _message(self, delivery: Delivery, decoded: Decoded, event: object) -> Message[Any]:
         received = delivery.received
@@ -138,13 +180,16 @@ class Executor:
             case _:
                 return Retry(reason=reason)
 
-    def _has_killed(self, delivery: Delivery, route: Route) -> bool:
-        """Whether processes have died of the message, and it has no attempt left (E4)."""
-        received = delivery.received
-        is_last = self._context.rules.is_last_attempt(received, route.attempts)
-        if not (is_last and self._context.suspects.is_crasher(received.id)):
+    def _has_killed(self, delivery: Delivery) -> bool:
+        """Whether processes have died of the message, and it has no attempt left; while it is suspected it runs alone (E4)."""
+        received, suspects = delivery.received, self._context.suspects
+        if received.id not in suspects:
             return False
-        self._context.suspects.clear(received.id)
+        delivery.is_alone = True
+        is_last = self._context.rules.is_last_attempt(received, Tries(delivery.attempt, delivery.attempts))
+        if not (is_last and suspects.is_crasher(received.id)):
+            return False
+        suspects.clear(received.id)
         return True
 
     def _comes_too_late(self, delivery: Delivery, route: Route) -> bool:
@@ -153,44 +198,6 @@ class Executor:
         if drain_ends_at is None or self._context.rules.is_last_receive(delivery.received):
             return False
         return self._context.clock.now() + self.p95_seconds(route.name) > drain_ends_at
-
-    def _note_start(self, delivery: Delivery, message: Message[Any]) -> float:
-        metrics = self._context.metrics
-        metrics.started()
-        started_at = self._context.clock.now()
-        if delivery.received.receive_count > 1:
-            metrics.redelivered()
-            return started_at
-        now = self._context.clock.wall()
-        since_sent = max(0.0, now - delivery.received.sent_at) if delivery.received.sent_at else None
-        published_at = message.published_at
-        metrics.lag(since_sent, None if published_at is None else max(0.0, now - published_at.timestamp()))
-        return started_at
-
-    def _note_end(self, delivery: Delivery, route: Route, seconds: float) -> None:
-        if delivery.is_stuck:
-            delivery.is_stuck = False
-            self._context.vitals.stuck -= 1
-            self._context.metrics.stuck(self._context.vitals.stuck)
-        durations = self._durations.get(route.name)
-        if durations is None:
-            durations = self._durations[route.name] = deque(maxlen=100)
-        durations.append(seconds)
-        self._context.metrics.handled(seconds)
-
-    def _watch(self, delivery: Delivery) -> None:
-        asyncio.get_running_loop().call_later(STUCK_SECONDS, self._report_stuck, delivery, delivery.run)
-
-    def _report_stuck(self, delivery: Delivery, run: asyncio.Task[object] | None) -> None:
-        if run is None or delivery.run is not run or delivery.is_stuck:
-            return
-        vitals = self._context.vitals
-        delivery.is_stuck = True
-        vitals.stuck += 1
-        self._context.metrics.stuck(vitals.stuck)
-        log.error("a handler ignores its cancellation", queue=self._context.queue, stack=waits_in(run), **delivery.log_fields)  # fmt: skip
-        if vitals.stuck * 2 >= self._context.settings.concurrency:
-            vitals.fatal(f"{vitals.stuck} of {self._context.settings.concurrency} slots of queue {self._context.queue} hold handlers that ignore their cancellation")  # fmt: skip
 
 
 async def _limited(delivery: Delivery, timeout_seconds: float | None, call: Awaitable[Outcome]) -> Outcome:
@@ -201,78 +208,3 @@ async def _limited(delivery: Delivery, timeout_seconds: float | None, call: Awai
         return await call
     finally:
         timer.cancel()
-
-
-def _interrupted(cause: Cause, *, has_run: bool) -> Fate:
-    match cause:
-        case Cause.TIMEOUT:
-            return Retry(reason="the handler ran into its time limit")
-        case Cause.LEASE_CAP:
-            return Retry(reason="the handler ran into max_lease_seconds") if has_run else Release()
-        case Cause.DRAIN:
-            return Release()
-        case Cause.LEASE_LOST:
-            return Abandon()
-
-
-def _sound(outcome: Outcome) -> Outcome:
-    """Return the outcome if its fields can be settled; raise `ContractError`, which names the one that cannot."""
-    if not isinstance(outcome.reason, str):
-        raise ContractError(f"the outcome's reason is a {type(outcome.reason).__name__}; allowed is a string")
-    if isinstance(outcome, Retry) and not _is_delay(outcome.after):
-        raise ContractError("the outcome's delay is not allowed; write seconds from 0 up, or None")
-    return outcome
-
-
-def _is_delay(value: object) -> bool:
-    return value is None or (isinstance(value, (int, float)) and 0 <= value < math.inf)
-
-
-def _classify(error: BaseException) -> Outcome:
-    """Return the outcome that an exception stands for, whatever the exception does when it is looked at."""
-    try:
-        return _sound(_outcome_of(error))
-    except Exception:  # noqa: BLE001  # a stranger's __str__ or fields may raise
-        return Retry(reason=type(error).__name__)
-
-
-def _outcome_of(error: BaseException) -> Outcome:
-    match error:
-        case BaseExceptionGroup():
-            return _outcome_of_group(error)
-        case PermanentError():
-            # An invalid payload is told by its reason; its traceback is ours and says nothing.
-            return DeadLetter(_reason(error), None if isinstance(error, InvalidPayloadError) else error)
-        case TransientError():
-            return Retry(after=_retry_after(error), reason=_reason(error), error=error)
-        case _:
-            return Retry(reason=f"{type(error).__name__}: {error}"[:REASON_CHARACTERS], error=error)
-
-
-def _outcome_of_group(group: BaseExceptionGroup[BaseException]) -> Outcome:
-    """Return `DeadLetter` only if all members are permanent, else a retry after the longest delay that one asks for."""
-    leaves = list(_leaves(group))
-    first = _outcome_of(leaves[0])
-    if all(isinstance(leaf, PermanentError) for leaf in leaves):
-        return first
-    delays = [_retry_after(leaf) for leaf in leaves if isinstance(leaf, TransientError)]
-    longest = max((delay for delay in delays if delay is not None), default=None)
-    return Retry(after=longest, reason=first.reason, error=group)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for member in group.exceptions:
-        if isinstance(member, BaseExceptionGroup):
-            yield from _leaves(member)
-        else:
-            yield member
-
-
-def _reason(error: PermanentError | TransientError) -> str:
-    """Return what the error says; a subclass need not have called `super().__init__`."""
-    return str(getattr(error, "reason", "") or type(error).__name__)
-
-
-def _retry_after(error: TransientError) -> float | None:
-    delay: float | None = getattr(error, "retry_after", None)
-    return delay if _is_delay(delay) else None

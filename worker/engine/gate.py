@@ -93,12 +93,12 @@ class Gate:
         self._context.vitals.trouble("settlement", sentence)
         self._context.metrics.settlement_blocked(True)
         self._state.failed(fault, sentence)
-        self._slots.pause()
+        self._slots.bound("gate", 0)
         self._closed.set()
 
     def _open(self) -> None:
         self._closed.clear()
-        self._slots.resume()
+        self._slots.bound("gate", None)
         self._state.recovered()
         self._context.metrics.settlement_blocked(False)
         self._context.vitals.slot_freed_at = self._context.clock.now()

@@ -29,11 +29,15 @@ class Suspects:
     def __init__(self, found: Mapping[str, int] | None = None) -> None:
         """Take message ids, each with how many processes have died while they handled it and nothing else."""
         self._open = dict(found or {})
-        self._gone = asyncio.Event()
+        self._fewer = asyncio.Event()
 
     def __len__(self) -> int:
         """How many have not ended well or ill since."""
         return len(self._open)
+
+    def __contains__(self, message_id: object) -> bool:
+        """Whether the message was being handled when a process died, and has not ended since."""
+        return message_id in self._open
 
     def deaths(self, message_id: str) -> int:
         """Return how many processes have died while they handled this message and nothing else, as far as is known.
@@ -48,15 +52,13 @@ class Suspects:
 
     def clear(self, message_id: str) -> None:
         """Note that the message has come again and that the process has survived it."""
-        if self._open:
-            self._open.pop(message_id, None)
-            if not self._open:
-                self._gone.set()
+        if self._open and self._open.pop(message_id, None) is not None:
+            self._fewer.set()
 
-    async def until_gone(self) -> None:
-        """Wait until all of them are cleared."""
-        if self._open:
-            await self._gone.wait()
+    async def until_fewer(self) -> None:
+        """Wait until another one is cleared."""
+        self._fewer.clear()
+        await self._fewer.wait()
 
 
 class NoJournal:

@@ -9,7 +9,7 @@ import structlog
 from worker.engine.backoff import full_jitter
 from worker.engine.context import QueueContext
 from worker.engine.guarded import guarded
-from worker.engine.slots import Reservation, Slot, Slots
+from worker.engine.slots import Reservation, Slots
 from worker.engine.vitals import LoopPulse
 from worker.errors import Fault, SourceError
 from worker.message import Received
@@ -33,15 +33,15 @@ SHORT_POLL_SECONDS = 1.0
 """Between empty receives of a queue whose `wait_time_seconds` is 0: each of them costs as much as a long poll."""
 MAX_LOOPS = 16
 
-Dispatch = Callable[[Received, Slot, float], None]
-"""Take over one message, its slot, and the moment from which its lease counts."""
+Dispatch = Callable[[Received, Reservation, float], None]
+"""Take over one message, the room for it, and the moment from which its lease counts."""
 
 log = structlog.get_logger("receiver")
 
 
-def max_loops(concurrency: int) -> int:
+def max_loops(room: int) -> int:
     """Return how many receives of one queue may be on the wire at once: a connection each."""
-    return min(MAX_LOOPS, concurrency // MAX_BATCH + 1)
+    return min(MAX_LOOPS, room // MAX_BATCH + 1)
 
 
 class Receiver:
@@ -64,8 +64,7 @@ class Receiver:
         self._on_wire = 0
         self._failures = 0
         self._state = LoggedState(log.bind(queue=context.queue), "receive", clock=context.clock.now)
-        # SQS keeps the order of a group only while one message of it is out, so FIFO asks for one at a time.
-        self._limit = 1 if context.settings.is_fifo else MAX_BATCH
+        self._most_loops = max_loops(slots.size)
 
     async def run(self) -> None:
         """Receive until stopped; return when the last receive on the wire has ended."""
@@ -111,13 +110,12 @@ class Receiver:
         return True
 
     def _may_open_loop(self) -> bool:
-        limit = max_loops(self._context.settings.concurrency)
-        return bool(self._slots.free) and len(self._loops) < limit and not self._stopping.is_set()
+        return bool(self._slots.free) and len(self._loops) < self._most_loops and not self._stopping.is_set()
 
     async def _loop(self, pulse: LoopPulse) -> None:
         while not self._stopping.is_set():
             pulse.wait_for_room()
-            with await self._slots.reserve(self._limit) as room:
+            with await self._slots.reserve(MAX_BATCH) as room:
                 if not room:
                     return
                 count, seconds = await self._receive(room, pulse)
@@ -149,7 +147,7 @@ class Receiver:
         else:
             context.metrics.empty_receive()
         for received in batch:
-            self._dispatch(received, room.take(), since)
+            self._dispatch(received, room, since)
         return len(batch), read - sent
 
     async def _call(self, limit: int, pulse: LoopPulse) -> list[Received]:

@@ -96,7 +96,7 @@ class Settlement:
         """Make the message visible after the delay; false if its lease ended first, so that it comes back anyway."""
         lease = delivery.lease
         await lease.rest()
-        if lease.is_lost or delivery.successor is not None:
+        if lease.is_lost or delivery.is_superseded:
             return False
         return await self._insist(delivery, partial(self._try_change, delivery, delay_seconds), hopeless=REFUSED)
 
@@ -146,7 +146,7 @@ class Settlement:
             failures += 1
             pause = full_jitter(failures, base_seconds=0.1, cap_seconds=5)
             await asyncio.sleep(max(MIN_PAUSE_SECONDS, min(pause, lease.remaining_seconds / 2)))
-            if lease.is_lost or delivery.successor is not None:  # a newer receive takes over
+            if lease.is_lost or delivery.is_superseded:  # a newer receive takes over
                 log.warning("not settled before its lease ended", code=error.code, **delivery.log_fields)
                 return False
         return True

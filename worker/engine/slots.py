@@ -16,21 +16,22 @@ class Slots:
     """The room of one queue.
 
     1. `reserve` waits for room before a receive; what the receive does not use goes back.
-    2. `Reservation.take` turns one reserved place into a `Slot` for one message.
+    2. `Reservation.take` turns one reserved place into a `Slot` for one message, or for one lane of a FIFO queue.
     3. `Slot.release` gives it back, exactly once however often it is called.
-    4. `pause` holds back all room until `resume`; what is reserved or taken is not touched.
-    5. `narrow` and `widen` change how much room there is.
-    6. `close` ends all waiting: from then on every reservation is empty.
+    4. `bound` keeps the room below a bound as long as somebody asks for that; 0 is a pause.
+    5. `close` ends all waiting: from then on every reservation is empty.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
+        """Places that there are, within all bounds."""
+        self._full_size = size
+        self._bounds: dict[str, int] = {}
         self._free = size
         self._held: dict[Slot, float] = {}
         """When each slot was taken, the oldest first."""
         self._waiters: dict[asyncio.Future[None], int] = {}
         """How many free places each waiter waits for."""
-        self._is_paused = False
         self._is_closed = False
 
     @property
@@ -44,6 +45,16 @@ class Slots:
         return len(self._held)
 
     @property
+    def used(self) -> int:
+        """Places that are taken or reserved."""
+        return self.size - self._free
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether messages hold all room, so that nothing more can come before one of them is settled."""
+        return len(self._held) >= self.size
+
+    @property
     def is_closed(self) -> bool:
         """Whether no more room is given."""
         return self._is_closed
@@ -51,7 +62,7 @@ class Slots:
     async def reserve(self, limit: int) -> "Reservation":
         """Wait until there is room and reserve up to `limit` places; the reservation is empty once closed."""
         while not self._is_closed:
-            if self._is_paused or self._free < 1:
+            if self._free < 1:
                 await self._until_free(1, timeout_seconds=None)
                 continue
             if self._free * 2 < min(limit, self.size) and (within_reach := self._within_reach(limit)) > self._free:
@@ -62,24 +73,15 @@ class Slots:
                 return Reservation(self, size)
         return Reservation(self, 0)
 
-    def narrow(self, size: int) -> None:
-        """Have room for no more than that until `widen`; what is reserved or taken is not touched."""
-        self._free -= self.size - size
-        self.size = size
-
-    def widen(self, size: int) -> None:
-        """Have that much room."""
+    def bound(self, by: str, size: int | None) -> None:
+        """Have room for no more than `size` while `by` asks for it, `None` lifts that; what is reserved or taken is not touched."""
+        if size is None:
+            self._bounds.pop(by, None)
+        else:
+            self._bounds[by] = size
+        size = min([self._full_size, *self._bounds.values()])
         self._free += size - self.size
         self.size = size
-        self._wake()
-
-    def pause(self) -> None:
-        """Give no room for now."""
-        self._is_paused = True
-
-    def resume(self) -> None:
-        """Give room again."""
-        self._is_paused = False
         self._wake()
 
     def close(self) -> None:
@@ -88,7 +90,7 @@ class Slots:
         self._wake()
 
     def _has_room(self, count: int) -> bool:
-        return self._free >= count and not self._is_paused and not self._is_closed
+        return self._free >= count and not self._is_closed
 
     def _within_reach(self, limit: int) -> int:
         """Return how many places up to `limit` are free or may be soon: those whose messages have not been here for long."""

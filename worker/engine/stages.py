@@ -1,5 +1,6 @@
 """What the dispatcher asks of the stages that it does not know: run a message, keep its lease, settle it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from worker.engine.delivery import Delivery
@@ -13,8 +14,14 @@ __all__ = ["Executes", "Keeps", "Settles", "Stages"]
 class Executes(Protocol):
     """One message to one outcome."""
 
-    async def execute(self, delivery: Delivery) -> Fate:
-        """Run the message and return what happened."""
+    async def execute(self, delivery: Delivery) -> Fate | None:
+        """Run the message and return what happened; `None` when nothing is known of it and it is to be run again."""
+
+    async def execute_together(self, lane: Sequence[Delivery]) -> list[Fate | None]:
+        """Run the first message and as many that follow as are handled together; return what happened to each."""
+
+    def quiet(self) -> None:
+        """Nothing more comes to be handled together."""
 
 
 class Keeps(Protocol):

@@ -21,6 +21,9 @@ FACTS_SECONDS = 300.0
 LOOK_GRACE_SECONDS = 120.0
 """A look is a few calls, and a source ends each by its own deadline; later than this it is stuck."""
 
+DIFFERENCES = ("redrive", "target")
+"""What a RedrivePolicy may differ in."""
+
 log = structlog.get_logger("survey")
 
 
@@ -81,7 +84,8 @@ class Survey:
         for part, warning in found.items():
             if vitals.warnings.get(part) != warning:
                 log.warning("the queue differs from its settings", queue=self._context.queue, difference=warning)
-        vitals.warnings.clear()
+        for part in DIFFERENCES:
+            vitals.warnings.pop(part, None)
         vitals.warnings.update(found)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from worker.engine.backoff import equal_jitter
 from worker.engine.lease import SQS_LIMIT_SECONDS
@@ -10,11 +11,22 @@ from worker.outcome import Abandon, Ack, DeadLetter, Fate, Release, Retry
 from worker.settings import QueueSettings
 from worker.source import QueueFacts
 
-__all__ = ["Rules"]
+__all__ = ["Rules", "Tries"]
 
 LAST_HOUR_SECONDS = 3600
 EXPIRING = "expiring"
 RETURNED_TOO_OFTEN = "returned too often"
+
+
+class Tries(NamedTuple):
+    """How often a message has been tried, and how often it may be."""
+
+    attempt: int
+    """Which attempt the run was, from 1 up."""
+    limit: int | None = None
+    """The handler's own number of attempts, if it has one."""
+    in_place: bool = False
+    """Whether it may be run again without another receive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +36,11 @@ class Rules:
     settings: QueueSettings
     facts: QueueFacts | None = None
 
-    def judge(self, happened: Fate, received: Received, *, attempts: int | None, now_wall: float) -> Fate:
+    def judge(self, happened: Fate, received: Received, tries: Tries, *, now_wall: float) -> Fate:
         """Return what is to be done; a `Retry` comes back with its delay decided."""
         match happened:
             case Retry():
-                return self._retry(happened, received, attempts, now_wall)
+                return self._retry(happened, received, tries, now_wall)
             case Release() if self.is_last_receive(received) and self.can_dead_letter:
                 return DeadLetter(RETURNED_TOO_OFTEN)
             case Ack() | DeadLetter() | Release() | Abandon():
@@ -48,20 +60,21 @@ class Rules:
         limit = self._max_receive_count
         return limit is not None and received.receive_count >= limit
 
-    def is_last_attempt(self, received: Received, attempts: int | None) -> bool:
-        """Whether a failure in this receive is the last; `attempts` are the handler's own, if it has them."""
-        return received.receive_count >= (attempts or self.settings.attempts) or self.is_last_receive(received)
+    def is_last_attempt(self, received: Received, tries: Tries) -> bool:
+        """Whether a failure of this run is the last: the attempts are used up, or SQS would not give the message again."""
+        is_used_up = tries.attempt >= (tries.limit or self.settings.attempts)
+        return is_used_up or (self.is_last_receive(received) and not tries.in_place)
 
-    def _retry(self, retry: Retry, received: Received, attempts: int | None, now_wall: float) -> Fate:
-        if self.is_last_attempt(received, attempts):
-            return DeadLetter(retry.reason or f"failed {received.receive_count} times", retry.error)
+    def _retry(self, retry: Retry, received: Received, tries: Tries, now_wall: float) -> Fate:
+        if self.is_last_attempt(received, tries):
+            return DeadLetter(retry.reason or f"failed {tries.attempt} times", retry.error)
         ends_at = self._expires_at(received)
         if self.can_dead_letter and ends_at - now_wall < LAST_HOUR_SECONDS:
             return DeadLetter(EXPIRING, retry.error)
         delay = retry.after
         if delay is None:
             delay = equal_jitter(
-                received.receive_count,
+                tries.attempt,
                 base_seconds=self.settings.retry.base_seconds,
                 cap_seconds=self.settings.retry.max_seconds,
             )

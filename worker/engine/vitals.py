@@ -9,7 +9,7 @@ from worker.engine.clock import Clock
 
 __all__ = ["LoopPulse", "Vitals"]
 
-HOLDING_SLOTS = ("settlement", "dead_letter")
+HOLDING_SLOTS = ("settlement", "dead_letter", "breaker")
 """Parts whose trouble holds slots that cannot be given back: knowingly, so their loops are not stuck."""
 
 
@@ -85,6 +85,6 @@ class Vitals:
     def _due_at(self, pulse: LoopPulse) -> float:
         if pulse.full_since is None:
             return pulse.due_at
-        if any(part in self.problems for part in HOLDING_SLOTS):
+        if any(part in self.problems or part in self.warnings for part in HOLDING_SLOTS):
             return math.inf
         return max(pulse.full_since, self.slot_freed_at) + self.full_bound_seconds

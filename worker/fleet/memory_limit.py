@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from worker.settings import QueueSettings
-
 __all__ = ["LIMIT_FILES", "memory_warning"]
 
 LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -16,15 +14,15 @@ MESSAGE_BYTES = 3 * 2**20
 UNLIMITED_BYTES = 2**60
 
 
-def memory_warning(queues: Sequence[QueueSettings], limit_files: Sequence[Path] = LIMIT_FILES) -> str | None:
-    """Return a sentence when the largest messages in every slot would not fit; `None` when they do or no limit is known."""
+def memory_warning(messages: int, limit_files: Sequence[Path] = LIMIT_FILES) -> str | None:
+    """Return a sentence when that many of the largest messages would not fit; `None` when they do or no limit is known."""
     limit = _limit_bytes(limit_files)
-    needed = BASE_BYTES + MESSAGE_BYTES * sum(queue.concurrency for queue in queues)
+    needed = BASE_BYTES + MESSAGE_BYTES * messages
     if limit is None or needed <= limit:
         return None
     return (
-        f"memory: {sum(queue.concurrency for queue in queues)} messages of the largest size may be in hand, which takes up to "
-        f"{needed >> 20} MiB, but the limit is {limit >> 20} MiB: lower concurrency, or raise the limit if messages are large"
+        f"memory: {messages} messages of the largest size may be in hand, which takes up to "
+        f"{needed >> 20} MiB, but the limit is {limit >> 20} MiB: lower concurrency or the size of batches, or raise the limit if messages are large"
     )
 
 

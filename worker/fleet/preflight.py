@@ -24,7 +24,8 @@ class Preflight:
 async def preflight(settings: FleetSettings) -> Preflight:
     """Look at every queue; raise `UsageError` when AWS cannot be spoken to at all (no region, no credentials)."""
     found = Preflight()
-    async with open_clients(list(settings.queues.values()), aws_access(settings)) as clients:
+    rooms = [queue.max_concurrency for queue in settings.queues.values()]
+    async with open_clients(rooms, aws_access(settings)) as clients:
         await asyncio.gather(*(_look_at(queue, clients, found) for queue in settings.queues.values()))
     return found
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib import metadata
@@ -15,6 +15,7 @@ import structlog
 from worker.aws.session import AwsAccess, AwsClients
 from worker.aws.sqs import SqsSource
 from worker.engine.receiver import max_loops
+from worker.engine.room import places
 from worker.engine.watchdog import Watchdog
 from worker.fleet.stacks import log_stacks
 from worker.fleet.supervisor import Supervisor
@@ -26,6 +27,8 @@ from worker.telemetry.metrics import Metrics, QueueMetrics
 __all__ = ["Process", "aws_access", "load_routers", "open_clients", "sqs_source"]
 
 LAST_RESORT_SECONDS = 0.5
+MOST_SETTLING = 1000
+"""Messages of one queue, ten a call, beyond which settlements may wait for a connection."""
 
 log = structlog.get_logger("process")
 
@@ -48,10 +51,11 @@ def load_routers(settings: FleetSettings, queues: Sequence[str] = ()) -> dict[st
     return routers
 
 
-def open_clients(settings: Sequence[QueueSettings], access: AwsAccess) -> AwsClients:
-    """Return clients with a connection for every receive loop, and enough for all that settles meanwhile."""
-    receives = sum(max_loops(queue.concurrency) for queue in settings)
-    settlements = sum(4 + queue.concurrency // 5 for queue in settings)
+def open_clients(rooms: Iterable[int], access: AwsAccess) -> AwsClients:
+    """Return clients for queues with so many places each: a connection for every receive loop, and enough for all that settles meanwhile."""
+    rooms = list(rooms)
+    receives = sum(max_loops(room) for room in rooms)
+    settlements = sum(4 + min(room, MOST_SETTLING) // 5 for room in rooms)
     return AwsClients(access, receive_connections=receives, settle_connections=settlements)
 
 
@@ -91,8 +95,8 @@ class Process:
                     metrics=self.metrics,
                 )
                 await stack.enter_async_context(server)
-                queues = [self.settings.queues[name] for name in self._routers]
-                clients = await stack.enter_async_context(open_clients(queues, self._access))
+                rooms = [places(self.settings.queues[name], router) for name, router in self._routers.items()]
+                clients = await stack.enter_async_context(open_clients(rooms, self._access))
                 stack.enter_context(_Signals(self._told_to_stop))
                 log.info("started", service=self.settings.service, queues=list(self._routers), status=_url(self.settings.server.host, server.port))  # fmt: skip
                 started(server.port)

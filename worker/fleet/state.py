@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from worker.engine.journal import Journal, NoJournal, Suspects, suspects
-from worker.settings import FleetSettings, QueueSettings
+from worker.settings import FleetSettings
 
 __all__ = ["State"]
 
@@ -27,11 +27,11 @@ class State:
         self._is_anybodys = settings.state_dir is None
         self._is_usable = self._make()
 
-    def journal(self, queue: QueueSettings) -> tuple[NoJournal, Suspects]:
-        """Return a new journal for a queue, and what those of dead processes say."""
+    def journal(self, queue: str, size: int) -> tuple[NoJournal, Suspects]:
+        """Return a new journal for as many messages of a queue as may be handled at once, and what those of dead processes say."""
         if self._is_usable:
             try:
-                return Journal(self.folder, queue.name, queue.concurrency), suspects(self.folder, queue.name)
+                return Journal(self.folder, queue, size), suspects(self.folder, queue)
             except OSError as error:
                 self._complain(error)
         return NoJournal(), Suspects()

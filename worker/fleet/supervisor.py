@@ -1,7 +1,7 @@
 """The supervisor of one process: starts a consumer per queue, drains them together, says how it ended."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 import structlog
@@ -9,6 +9,7 @@ import structlog
 from worker.engine.clock import Clock, SystemClock, Ticker
 from worker.engine.consumer import Consumer
 from worker.engine.context import QueueContext
+from worker.engine.room import most_in_hand, places
 from worker.engine.vitals import Vitals
 from worker.fleet.health import Health
 from worker.fleet.lifespans import lifespan
@@ -85,7 +86,7 @@ class Supervisor:
             state = State(self.settings)
             cap = asyncio.Semaphore(self.settings.max_running_handlers) if self.settings.max_running_handlers else None
             for name, router in self._routers.items():
-                context = self._context(self.settings.queues[name], open_source, state)
+                context = self._context(self.settings.queues[name], router, open_source, state)
                 stack.push_async_callback(context.source.close)
                 stack.callback(context.journal.close)
                 self.consumers[name] = Consumer(context, router, state=states[router], cap=cap)
@@ -146,9 +147,9 @@ class Supervisor:
         if self._cutting is not None:
             await self._cutting
 
-    def _context(self, settings: QueueSettings, open_source: OpenSource, state: State) -> QueueContext:
+    def _context(self, settings: QueueSettings, router: Router, open_source: OpenSource, state: State) -> QueueContext:
         metrics = self.metrics.queue(settings.name)
-        journal, suspects = state.journal(settings)
+        journal, suspects = state.journal(settings.name, places(settings, router))
         return QueueContext(
             source=open_source(settings, metrics),
             settings=settings,
@@ -177,6 +178,6 @@ class Supervisor:
             log.error("ended because it could not go on", cause=self.failure)
 
 
-def _warnings(settings: FleetSettings, queues: Iterable[str]) -> list[str]:
-    memory = memory_warning([settings.queues[name] for name in queues])
+def _warnings(settings: FleetSettings, routers: Mapping[str, Router]) -> list[str]:
+    memory = memory_warning(sum(most_in_hand(settings.queues[name], router) for name, router in routers.items()))
     return [*settings.warnings, *([memory] if memory else [])]

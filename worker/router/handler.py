@@ -5,7 +5,7 @@ import functools
 import inspect
 import os
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Final
@@ -20,12 +20,19 @@ from worker.router.threads import HANDLER_THREADS
 
 __all__ = ["ContractError", "Handler", "HandlerFunction", "checked_outcome", "shown_path"]
 
-HandlerFunction = Callable[[Message[Any]], Awaitable[Outcome | None] | Outcome | None]
-"""What `Router.on` decorates: an async function, or a sync one that then runs in a thread."""
+HandlerFunction = (
+    Callable[[Message[Any]], Awaitable[Outcome | None] | Outcome | None]
+    | Callable[[Sequence[Message[Any]]], Awaitable[Mapping[str, Outcome] | None] | Mapping[str, Outcome] | None]
+)
+"""What `Router.on` decorates: an async function of a message or, with `batch`, of several; a sync one runs in a thread."""
 
 _ALLOWED: Final = (
     "allowed is a function of one parameter such as `async def handle(message: Message[OrderCreated]) -> None`"
 )
+_ALLOWED_BATCH: Final = (
+    "allowed with `batch` is a function such as `async def handle(messages: Sequence[Message[PageViewed]]) -> None`"
+)
+_SEQUENCES: Final = (Sequence, list)
 _ONLY_MESSAGE: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
@@ -41,10 +48,12 @@ class Handler:
     looked up again when `payload` is first asked for.
     """
 
-    __slots__ = ("_local_names", "_payload", "function", "is_async", "label", "name")
+    __slots__ = ("_allowed", "_is_batch", "_local_names", "_payload", "function", "is_async", "label", "name")
 
-    def __init__(self, function: HandlerFunction, local_names: Mapping[str, Any]) -> None:
+    def __init__(self, function: HandlerFunction, local_names: Mapping[str, Any], *, is_batch: bool = False) -> None:
         self.function: Any = function
+        self._is_batch = is_batch
+        self._allowed = _ALLOWED_BATCH if is_batch else _ALLOWED
         inner = _innermost(function)
         self.name = f"{inner.__module__}.{inner.__qualname__}" if hasattr(inner, "__qualname__") else repr(inner)
         self.label = f"handler `{self.name}` ({_place(inner)})"
@@ -72,23 +81,49 @@ class Handler:
 
     async def __call__(self, message: Message[Any], /) -> Outcome:
         """Run the function, in a thread if it is sync; `None` is `Ack()`. Raises `ContractError` for a non-outcome."""
-        if self.is_async:
-            result = await self.function(message)
-        else:
-            result = await HANDLER_THREADS.run(self.function, message)
-            if inspect.isawaitable(result):  # a plain function around an async one
-                result = await result
+        result = await (self.function(message) if self.is_async else self._in_thread(message))
         return _DONE if result is None else checked_outcome(result, self.label, "None, Ack, Retry or DeadLetter")
+
+    async def call_batch(self, messages: Sequence[Message[Any]]) -> list[Outcome | ContractError]:
+        """Run the function for several messages and return what became of each, by position; who is not named is done.
+
+        Raises what the function raises, and `ContractError` when it returned no mapping, or named a stranger.
+        """
+        named = await (self.function(messages) if self.is_async else self._in_thread(messages))
+        if named is None:
+            return [_DONE] * len(messages)
+        if not isinstance(named, Mapping):
+            raise ContractError(
+                f"{self.label} returned a {type(named).__name__}; allowed is None or a mapping of message ids to outcomes"
+            )
+        if strangers := named.keys() - {message.id for message in messages}:
+            raise ContractError(
+                f"{self.label} returned outcomes for {len(strangers)} ids that are not in its batch; "
+                f"allowed are the `id`s of its messages"
+            )
+        return [self._outcome_of(named.get(message.id)) for message in messages]
+
+    def _outcome_of(self, outcome: object) -> Outcome | ContractError:
+        if outcome is None:
+            return _DONE
+        try:
+            return checked_outcome(outcome, self.label, "Ack, Retry or DeadLetter for each message")
+        except ContractError as error:
+            return error
+
+    async def _in_thread(self, argument: object) -> Any:
+        result = await HANDLER_THREADS.run(self.function, argument)
+        return await result if inspect.isawaitable(result) else result  # a plain function around an async one
 
     def _refuse_what_cannot_be_called(self) -> None:
         function = self.function
         if isinstance(function, (staticmethod, classmethod)):
             raise ConfigError(f"{self.label} is a {type(function).__name__} object; put that decorator above `on`")
         if inspect.isclass(function) or not callable(function):
-            raise ConfigError(f"{self.label} is a {type(function).__name__}; {_ALLOWED}")
+            raise ConfigError(f"{self.label} is a {type(function).__name__}; {self._allowed}")
         for called in (function, _call_of(function)):
             if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
-                raise ConfigError(f"{self.label} is a generator function, which would never run; {_ALLOWED}")
+                raise ConfigError(f"{self.label} is a generator function, which would never run; {self._allowed}")
 
     def _read_annotation(self) -> Payload:
         """Build the payload reader; raises `NameError` or `AttributeError` while a name is not defined."""
@@ -96,19 +131,22 @@ class Handler:
         annotation = parameter.annotation
         shown = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
         if annotation is inspect.Parameter.empty:
-            raise ConfigError(f"{self.label} does not annotate `{parameter.name}`; {_ALLOWED}")
+            raise ConfigError(f"{self.label} does not annotate `{parameter.name}`; {self._allowed}")
         try:
             hint = _resolved(annotation, _innermost(self.function), self._local_names)
         except (SyntaxError, TypeError) as error:
             raise ConfigError(
-                f"{self.label} has the annotation `{shown}`, which is wrong ({error}); {_ALLOWED}"
+                f"{self.label} has the annotation `{shown}`, which is wrong ({error}); {self._allowed}"
             ) from None
-        if typing.get_origin(hint) is Annotated:
-            hint = typing.get_args(hint)[0]
+        hint = _without_notes(hint)
+        if self._is_batch and typing.get_origin(hint) in _SEQUENCES:
+            hint = _without_notes(typing.get_args(hint)[0])
+        elif self._is_batch:
+            hint = None
         if hint is Message:
             return Payload(Any)
         if typing.get_origin(hint) is not Message:
-            raise ConfigError(f"{self.label} annotates `{parameter.name}` as `{shown}`; {_ALLOWED}")
+            raise ConfigError(f"{self.label} annotates `{parameter.name}` as `{shown}`; {self._allowed}")
         try:
             return Payload(typing.get_args(hint)[0])
         except (PydanticUserError, TypeError, ValueError) as error:
@@ -122,18 +160,18 @@ class Handler:
         try:
             parameters = inspect.signature(self.function).parameters.values()
         except ValueError:
-            raise ConfigError(f"{self.label} does not tell its parameters; {_ALLOWED}") from None
+            raise ConfigError(f"{self.label} does not tell its parameters; {self._allowed}") from None
         needed = [p for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
         first = next((p for p in parameters if p.kind in _ONLY_MESSAGE), None)
         if first is None:
-            raise ConfigError(f"{self.label} has no parameter for the message; {_ALLOWED}")
+            raise ConfigError(f"{self.label} has no parameter for the message; {self._allowed}")
         extra = [f"`{p.name}`" for p in needed if p is not first]
         if extra and first.name == "self":
             raise ConfigError(
                 f"{self.label} is a method without its object; decorate the bound one: `on(...)(x.method)`"
             )
         if extra:
-            raise ConfigError(f"{self.label} asks for more than the message ({', '.join(extra)}); {_ALLOWED}")
+            raise ConfigError(f"{self.label} asks for more than the message ({', '.join(extra)}); {self._allowed}")
         return first
 
 
@@ -154,6 +192,10 @@ def shown_path(path: str) -> str:
         return str(Path(path).relative_to(Path.cwd()))
     except (ValueError, OSError):
         return os.fspath(path)
+
+
+def _without_notes(hint: Any) -> Any:
+    return typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
 
 
 def _resolved(annotation: Any, function: Any, local_names: Mapping[str, Any]) -> Any:

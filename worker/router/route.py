@@ -9,7 +9,8 @@ from worker.errors import ConfigError
 from worker.message import Message
 from worker.middleware.protocol import CallNext, Middleware
 from worker.outcome import Outcome
-from worker.router.handler import Handler, checked_outcome
+from worker.router.batch import Batch
+from worker.router.handler import ContractError, Handler, checked_outcome
 
 __all__ = ["HandlerOptions", "Route"]
 
@@ -25,6 +26,8 @@ class HandlerOptions:
     """Above 0, at most 43200 (12 hours)."""
     attempts: int | None = None
     """Failed runs until the dead-letter queue: 1 to 993."""
+    batch: Batch | None = None
+    """How many messages one call takes; `None` is one."""
 
     def check(self, owner: str) -> None:
         """Raise `ConfigError`, which names the owner, when a value is out of bounds."""
@@ -35,12 +38,14 @@ class HandlerOptions:
             )
         if attempts is not None and not (type(attempts) is int and 1 <= attempts <= MAX_ATTEMPTS):
             raise ConfigError(f"{owner} has attempts={attempts!r}; allowed is a whole number from 1 to {MAX_ATTEMPTS}")
+        if self.batch is not None and not isinstance(self.batch, Batch):
+            raise ConfigError(f"{owner} has batch={self.batch!r}; allowed is `Batch(size=200, window_seconds=1)`")
 
 
 class Route:
     """A handler as the engine calls it."""
 
-    __slots__ = ("_chain", "attempts", "handler", "name", "pattern", "timeout_seconds")
+    __slots__ = ("_chain", "_middleware", "attempts", "batch", "handler", "name", "pattern", "timeout_seconds")
 
     def __init__(
         self, pattern: str, handler: Handler, options: HandlerOptions, middleware: Sequence[Middleware] = ()
@@ -51,9 +56,16 @@ class Route:
         """`module.qualname` of the handler, for logs and metrics."""
         self.timeout_seconds = options.timeout_seconds
         self.attempts = options.attempts
-        self._chain: CallNext = handler
-        for outer in reversed(middleware):
-            self._chain = _around(outer, self._chain)
+        self.batch = options.batch
+        self._middleware = middleware
+        self._chain = self.around(handler if self.batch is None else _in_a_batch_of_one(handler))
+
+    def around(self, innermost: CallNext) -> CallNext:
+        """Return the route's middleware around something else than the handler: what collects its batches."""
+        chain = innermost
+        for outer in reversed(self._middleware):
+            chain = _around(outer, chain)
+        return chain
 
     def event_of(self, decoded: Decoded) -> Any:
         """Return the payload in the type of the annotation; raises `InvalidPayloadError`, which quotes no value."""
@@ -61,6 +73,8 @@ class Route:
 
     async def call(self, message: Message[Any]) -> Outcome:
         """Run the middleware and the handler; raises what they raise, and `ContractError` for a non-outcome.
+
+        A handler of batches is given a batch of one.
 
         Cancelled while a sync handler runs, it ends only when the handler has ended.
         """
@@ -72,6 +86,16 @@ def _around(middleware: Middleware, call_next: CallNext) -> CallNext:
 
     async def call(message: Message[Any], /) -> Outcome:
         return checked_outcome(await middleware(message, call_next), label, "Ack, Retry or DeadLetter")
+
+    return call
+
+
+def _in_a_batch_of_one(handler: Handler) -> CallNext:
+    async def call(message: Message[Any], /) -> Outcome:
+        (outcome,) = await handler.call_batch([message])
+        if isinstance(outcome, ContractError):
+            raise outcome
+        return outcome
 
     return call
 

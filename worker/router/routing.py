@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from worker.errors import ConfigError
 from worker.middleware.protocol import Middleware
+from worker.router.batch import Batch
 from worker.router.handler import Handler, HandlerFunction
 from worker.router.patterns import Patterns, check_pattern
 from worker.router.route import HandlerOptions, Route
@@ -37,22 +38,25 @@ class Router:
         self._routes: dict[str, Route] = {}
         self._patterns: Patterns[Route] = Patterns()
 
-    def on(self, pattern: str, *, timeout: float | None = None, attempts: int | None = None) -> Callable[[F], F]:
+    def on(
+        self, pattern: str, *, timeout: float | None = None, attempts: int | None = None, batch: Batch | None = None
+    ) -> Callable[[F], F]:
         """Register the decorated function for an event type, a prefix such as `order.*`, or `*`; returns it unchanged.
 
         `timeout` (seconds) and `attempts` (failed runs until the dead-letter queue) replace the queue's settings for
-        this handler. Raises `ConfigError` at decoration: for a pattern, bound, annotation or function that cannot
+        this handler. With `batch` it takes a `Sequence[Message[T]]` and may return a mapping of message ids to outcomes;
+        who is not in it is done, and raising fails the whole batch. Raises `ConfigError` at decoration: for a pattern, bound, annotation or function that cannot
         work, and for a pattern that another handler has already.
         """
         if not isinstance(pattern, str):
             raise ConfigError(
                 f"`Router.on` was given a {type(pattern).__name__} as its pattern; write `@router.on('order.created')`"
             )
-        options = HandlerOptions(timeout, attempts)
+        options = HandlerOptions(timeout, attempts, batch)
 
         def decorate(function: F) -> F:
             frame = inspect.currentframe()
-            handler = Handler(function, _local_names(frame.f_back if frame else None))
+            handler = Handler(function, _local_names(frame.f_back if frame else None), is_batch=batch is not None)
             check_pattern(pattern, owner=handler.label)
             options.check(handler.label)
             other = self._routes.get(pattern)
@@ -66,6 +70,11 @@ class Router:
             return function
 
         return decorate
+
+    @property
+    def largest_batch(self) -> int:
+        """The most messages that one handler call takes."""
+        return max((route.batch.size for route in self.routes if route.batch is not None), default=1)
 
     @property
     def routes(self) -> tuple[Route, ...]:

@@ -121,6 +121,23 @@ def _subscription_can_deliver(
         )
 
 
+def _breaker_warning(queue: QueueSettings) -> Iterator[tuple[str, str]]:
+    """A breaker that handlers can never trip by running into their time limit."""
+    timeout = queue.handler_timeout_seconds
+    if queue.breaker == "none" or timeout is None:
+        return
+    possible = int(queue.max_concurrency * queue.breaker_window_seconds / timeout)
+    if possible < queue.breaker.failures:
+        yield (
+            "breaker.window_seconds",
+            (
+                f"is {queue.breaker_window_seconds:g}, in which no more than {possible} handler calls can run into "
+                f"handler_timeout_seconds ({timeout:g}) at concurrency {queue.max_concurrency}, and "
+                f"{queue.breaker.failures} failures open the breaker: time limits alone never will; lengthen it or lower calls"
+            ),
+        )
+
+
 def _queue_warnings(fleet: "FleetSettings", queue: QueueSettings) -> Iterator[tuple[str, str]]:
     timeout, left = queue.handler_timeout_seconds, fleet.drain_seconds - CUT_BEFORE_END_SECONDS
     if timeout is not None and timeout > left:
@@ -154,5 +171,6 @@ def _queue_warnings(fleet: "FleetSettings", queue: QueueSettings) -> Iterator[tu
                 f"SQS may delete a message whose handler still runs"
             ),
         )
+    yield from _breaker_warning(queue)
     if queue.wait_time_seconds == 0:
         yield "wait_time_seconds", "is 0: an empty queue is asked again and again, and every call is paid for"

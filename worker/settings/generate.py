@@ -80,7 +80,7 @@ def _example(section: Node, indent: int, *, told: Collection[str] = ()) -> Itera
 
 def _entry(key: str, node: Node, margin: str, *, is_told: bool = False) -> Iterator[str]:
     inner = below(node)
-    if inner is None:
+    if inner is None or isinstance(node.get("default"), int):  # also where a section may stand instead of a number
         yield f"{margin}{key}: {_flow(_value(node))}"
         return
     if is_told:
@@ -142,7 +142,7 @@ def _kind(node: Node) -> str:
     if below(node) is None:
         reason = node.get("x-because")
         return allowed(node) + (f" ({reason})" if reason else "")
-    others = [allowed(option) for option in options(node) if "const" in option]
+    others = [allowed(option) for option in options(node) if "const" in option or option.get("type") == "integer"]
     return " or ".join(["a list of mappings" if is_list(node) else "a mapping", *others])
 
 

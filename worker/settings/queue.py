@@ -1,7 +1,8 @@
 """Settings of one queue: how it is received, run, retried, dead-lettered and fed."""
 
+import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
@@ -10,12 +11,57 @@ from worker.settings.address import Address
 from worker.settings.base import Settings, note, refusal
 from worker.settings.topic import MAX_TAGS, SubscriptionSettings, Tags, queue_address, topic_address
 
-__all__ = ["DeadLetterSettings", "QueueDefaults", "QueueSettings", "RetrySettings"]
+__all__ = [
+    "BreakerSettings",
+    "ConcurrencyRange",
+    "DeadLetterSettings",
+    "QueueDefaults",
+    "QueueSettings",
+    "RetrySettings",
+]
 
 MAX_LEASE_SECONDS = 43_140
 """SQS ends every lease 12 h after its receive; a minute is kept for settling."""
 RECEIVES_BEHIND_ATTEMPTS = 7
 """How many receives SQS's own net leaves to drains, lapses and probes, which are no failed attempts."""
+
+
+QUICKEST_CALL_SECONDS = 0.005
+"""No slot receives, runs and settles more than two hundred messages a second."""
+BREAKER_WINDOW_SECONDS = 60.0
+
+
+class ConcurrencyRange(Settings):
+    """Bounds between which the number of handler calls follows what their downstream takes: a little more while it is quick, a third less when calls fail or slow down."""
+
+    min: int = Field(ge=1, le=1000)
+    """Handler calls at once that are always allowed."""
+    max: int = Field(ge=1, le=1000)
+    """Handler calls at once that are never exceeded."""
+
+    @model_validator(mode="after")
+    def _min_is_below_max(self) -> Self:
+        if self.min > self.max:
+            raise refusal(f"is {self.min}, but must be at most max ({self.max})", "min", "max")
+        return self
+
+
+class BreakerSettings(Settings):
+    """When a queue stops receiving because its handlers' downstream is down, and how it finds out that it is up again."""
+
+    failure_ratio: float = Field(default=0.5, gt=0, le=1)
+    """It opens when so many of the last `calls` handler calls failed for a passing reason: 0.5 of 20 are 10."""
+    calls: int = Field(default=20, ge=2, le=1000)
+    """How many of the last handler calls are looked at; several failures of one message count once."""
+    window_seconds: float | None = Field(default=None, ge=1, le=86_400)
+    """Calls that ended longer ago are forgotten; unset, a minute, or as long as that many calls take that run into their time limit."""
+    pause_seconds: float = Field(default=5, ge=0.1, le=3600)
+    """While it is open, one held message is tried again this often."""
+
+    @property
+    def failures(self) -> int:
+        """Failures among the last `calls` that open it."""
+        return max(1, math.ceil(self.failure_ratio * self.calls))
 
 
 class RetrySettings(Settings):
@@ -64,8 +110,8 @@ class DeadLetterSettings(Settings):
 class QueueDefaults(Settings):
     """What may be set for one queue, and for all of them in `defaults`."""
 
-    concurrency: int = Field(default=10, ge=1, le=1000)
-    """Handler calls that may run at once in this process; no more messages are received than there is room for."""
+    concurrency: Annotated[int, Field(ge=1, le=1000)] | ConcurrencyRange = Field(default=10)
+    """Handler calls that may run at once in this process; no more messages are received than there is room for. With `min` and `max` it adapts."""
     visibility_timeout_seconds: int = Field(
         default=30,
         ge=2,
@@ -92,6 +138,8 @@ class QueueDefaults(Settings):
     """Failed handler runs after which a message goes to the dead-letter queue."""
     retry: RetrySettings = RetrySettings()
     """The wait after a failed attempt."""
+    breaker: BreakerSettings | Literal["none"] = BreakerSettings()
+    """When receiving stops because the handlers' downstream is down; `none` goes on receiving, and failing."""
     unknown_event: Literal["retry", "dead_letter", "ack"] = "retry"
     """What becomes of an event type that no handler takes: `retry` leaves it to a newer release, then dead-letters it."""
     envelope: Literal["auto", "sns", "raw"] = "auto"
@@ -111,6 +159,19 @@ class QueueDefaults(Settings):
         default=(), max_length=5, strict=False, examples=[["arn:aws:sns:us-east-1:123456789012:pages"]]
     )
     """Names or ARNs of SNS topics that the queue's alarms (depth, age, dead letters) notify; empty makes no alarms."""
+
+    @property
+    def max_concurrency(self) -> int:
+        """Handler calls that may ever run at once in this process."""
+        return self.concurrency if isinstance(self.concurrency, int) else self.concurrency.max
+
+    @property
+    def breaker_window_seconds(self) -> float:
+        """How long the breaker remembers a call."""
+        if self.breaker == "none":
+            return 0.0
+        timed_out = self.breaker.calls * (self.handler_timeout_seconds or 0) / self.max_concurrency
+        return self.breaker.window_seconds or max(BREAKER_WINDOW_SECONDS, timed_out)
 
     @field_validator("alarms")
     @classmethod
@@ -203,6 +264,21 @@ class QueueSettings(QueueDefaults):
                 f"attempt: write {self.attempts + RECEIVES_BEHIND_ATTEMPTS} or leave it out",
                 ("dead_letter", "max_receive_count"),
                 "attempts",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _breaker_can_trip(self) -> Self:
+        if self.breaker == "none":
+            return self
+        window, failures = self.breaker_window_seconds, self.breaker.failures
+        possible = int(self.max_concurrency * window / QUICKEST_CALL_SECONDS)
+        if possible < failures:
+            raise refusal(
+                f"is {window:g}, but in that time no more than {possible} handler calls can end at concurrency "
+                f"{self.max_concurrency}, and {failures} failures open the breaker: lengthen it or lower calls",
+                ("breaker", "window_seconds"),
+                ("breaker", "calls"),
             )
         return self
 

@@ -171,6 +171,20 @@ SETTLEMENT_BLOCKED = Declared(
     "Whether intake is stopped because deletes or extensions do not succeed.",
 )
 
+BREAKER_OPEN = Declared(
+    "longshore_breaker_open",
+    Kind.GAUGE,
+    "0 or 1",
+    "Whether intake is stopped because what the handlers depend on is down.",
+)
+BREAKER_OPENED = Declared("longshore_breaker_opened_total", Kind.COUNTER, "times", "How often the breaker has opened.")
+HELD = Declared(
+    "longshore_held",
+    Kind.GAUGE,
+    "messages",
+    "Messages that wait in place, their leases kept, for the breaker to close.",
+)
+
 # The process.
 INFO = Declared(
     "longshore_info",

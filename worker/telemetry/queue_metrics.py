@@ -17,6 +17,8 @@ class QueueSnapshot(TypedDict):
 
     ready: bool
     settlement_blocked: bool
+    breaker_open: bool
+    held: int
     messages: dict[str, int | None]
     dead_letters: int | None
     received: int
@@ -76,6 +78,9 @@ class QueueMetrics:
         self._loop_restarts = sheet.each(declared.LOOP_RESTARTS, Number)
         self._ready = sheet.one(declared.READY, Number)
         self._settlement_blocked = sheet.one(declared.SETTLEMENT_BLOCKED, Number)
+        self._breaker_open = sheet.one(declared.BREAKER_OPEN, Number)
+        self._breaker_opened = sheet.one(declared.BREAKER_OPENED, Number)
+        self._held = sheet.one(declared.HELD, Number)
 
     # Receive
 
@@ -162,6 +167,15 @@ class QueueMetrics:
         """Say whether intake is stopped because nothing can be settled."""
         self._settlement_blocked.value = int(is_blocked)
 
+    def breaker_open(self, is_open: bool) -> None:  # noqa: FBT001 - a gauge is told its state
+        """Say whether intake is stopped because the handlers' downstream is down."""
+        self._breaker_open.value = int(is_open)
+        self._breaker_opened.value += int(is_open)
+
+    def held(self, count: int) -> None:
+        """Say how many messages wait in place for the breaker to close."""
+        self._held.value = count
+
     # The queue and its loops
 
     def api_call(self, operation: str, seconds: float, fault: Fault | None) -> None:
@@ -193,6 +207,8 @@ class QueueMetrics:
         return QueueSnapshot(
             ready=bool(self._ready.value),
             settlement_blocked=bool(self._settlement_blocked.value),
+            breaker_open=bool(self._breaker_open.value),
+            held=int(self._held.value),
             messages={state: reading.value for state, reading in self._messages.items()},
             dead_letters=self._dead_letters.value,
             received=int(self._received.value),

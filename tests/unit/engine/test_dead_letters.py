@@ -11,7 +11,6 @@ from worker import Message
 from worker.engine.dead_letters import MAX_REASON_CHARACTERS, REASON_ATTRIBUTE, compose, fingerprint
 from worker.engine.delivery import Delivery
 from worker.engine.lease import HeldLease, LeaseTerms
-from worker.engine.slots import Slot, Slots
 from worker.errors import EntryError
 from worker.message import Attribute, Received
 from worker.outcome import DeadLetter
@@ -31,7 +30,7 @@ async def _never_change(receipt: str, seconds: int) -> EntryError | None:
 
 def _delivery(received: Received) -> Delivery:
     terms = LeaseTerms(timeout_seconds=30, max_seconds=3600, clock=LoopClock(MemorySource()), change=_never_change)
-    return Delivery(received, Slot(Slots(1)), HeldLease(terms, received, 0.0))
+    return Delivery(received, HeldLease(terms, received, 0.0), received.receive_count)
 
 
 def _copy(received: Received, fate: DeadLetter | None = None) -> Copy:

@@ -102,7 +102,7 @@ def test_any_handler_interrupted_at_any_time_ends_in_one_fate(
     async def handler(message: Message[str]) -> None:  # noqa: ARG001 - how it ends is the point
         await perform(program)
 
-    async def execute(bench: Bench, delivery: Delivery) -> tuple[Fate, Cause | None]:
+    async def execute(bench: Bench, delivery: Delivery) -> tuple[Fate | None, Cause | None]:
         fate, cause = await bench.executor.execute(delivery), delivery.cause
         assert not current_task().cancelling()
         await asyncio.sleep(10)  # the settlement: nothing hits it

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from support.bench import Bench
 
-from worker.engine import executor
+from worker.engine import calls
 from worker.engine.delivery import Cause
 from worker.message import Message
 from worker.outcome import Abandon, Ack, DeadLetter, Outcome, Retry
@@ -96,7 +96,7 @@ async def test_a_thread_whose_lease_is_lost_is_waited_for() -> None:
 
 async def test_a_thread_that_outlasts_its_time_limit_is_reported_as_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     """It keeps its slot (E3)."""
-    monkeypatch.setattr(executor, "STUCK_SECONDS", 0.05)
+    monkeypatch.setattr(calls, "STUCK_SECONDS", 0.05)
     bench = Bench(taking(0.3, []), handler_timeout_seconds=0.05, concurrency=2)
     execution = asyncio.create_task(bench.execute())
     await asyncio.sleep(0.2)

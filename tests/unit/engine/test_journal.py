@@ -107,8 +107,7 @@ class TestState:
     def test_a_folder_that_cannot_be_written_is_one_warning(self, tmp_path: Path, logs: list[EventDict]) -> None:
         (tmp_path / "file").write_text("")
         state = State(FleetSettings.model_validate({**FLEET, "state_dir": str(tmp_path / "file" / "below")}))
-        (queue,) = FleetSettings.model_validate(FLEET).queues.values()
-        journal, found = state.journal(queue)
+        journal, found = state.journal("orders", 10)
         assert (type(journal), len(found)) == (NoJournal, 0)
         assert [line["log_level"] for line in logs] == ["warning"]
 
@@ -121,15 +120,13 @@ class TestState:
         planted = tmp_path / f"longshore-longshore-{real + 1}"
         planted.mkdir()
         monkeypatch.setattr(os, "getuid", lambda: real + 1)
-        (queue,) = FleetSettings.model_validate(FLEET).queues.values()
-        journal, _ = State(FleetSettings.model_validate(FLEET)).journal(queue)
+        journal, _ = State(FleetSettings.model_validate(FLEET)).journal("orders", 10)
         assert type(journal) is NoJournal
         assert "belongs to user" in logs[0]["error"]
 
     def test_it_makes_its_folder(self, tmp_path: Path) -> None:
         state = State(FleetSettings.model_validate({**FLEET, "state_dir": str(tmp_path / "new")}))
-        (queue,) = FleetSettings.model_validate(FLEET).queues.values()
-        journal, _ = state.journal(queue)
+        journal, _ = state.journal("orders", 10)
         assert len(list((tmp_path / "new").iterdir())) == 1
         journal.close()
 

@@ -55,7 +55,7 @@ async def test_each_fifo_receive_has_an_attempt_id_of_its_own() -> None:
     source = WatchedSource("orders.fifo")
     for number in range(5):
         source.send("work", group_id=str(number))
-    await Fleet(source).run(handler_of())
+    await Fleet(source, concurrency=1).run(handler_of())
     ids = [request.attempt_id for _, request in source.requests]
     assert None not in ids
     assert len(set(ids)) == len(ids) > 5

@@ -148,12 +148,12 @@ async def test_a_pause_holds_back_all_room(slots: Slots) -> None:
     held = await take(slots, 3)
     gathering = asyncio.create_task(slots.reserve(10))
     await asyncio.sleep(LINGER_SECONDS / 2)
-    slots.pause()
+    slots.bound("gate", 0)
     for slot in held:
         slot.release()
     await asyncio.sleep(600)
     assert not gathering.done()
-    slots.resume()
+    slots.bound("gate", None)
     with await gathering as room:
         assert room.size == 4
 
@@ -177,7 +177,7 @@ async def test_closing_ends_all_waiting() -> None:
 async def test_closing_ends_a_pause() -> None:
     """A paused queue drains like any other (D1)."""
     slots = Slots(2)
-    slots.pause()
+    slots.bound("gate", 0)
     waiting = asyncio.create_task(slots.reserve(1))
     await asyncio.sleep(1)
     slots.close()
@@ -208,8 +208,8 @@ async def test_ten_thousand_interleavings_lose_no_slot() -> None:
         if chance.random() < 0.3:
             chance.choice(list(on_wire)).cancel()
         if chance.random() < 0.1:
-            slots.pause()
-            loop.call_later(chance.choice((0, 0.03)), slots.resume)
+            slots.bound("gate", 0)
+            loop.call_later(chance.choice((0, 0.03)), slots.bound, "gate", None)
         await asyncio.sleep(chance.choice((0, 0, 0.001, 0.02)))
         ended = {task for task in on_wire if task.done()}
         on_wire -= ended

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from worker.engine.verdict import EXPIRING, RETURNED_TOO_OFTEN, Rules
+from worker.engine.verdict import EXPIRING, RETURNED_TOO_OFTEN, Rules, Tries
 from worker.message import Received
 from worker.outcome import Abandon, Ack, DeadLetter, Fate, Release, Retry
 from worker.settings import QueueSettings
@@ -34,7 +34,7 @@ def _received(receive_count: int = 1, *, age_seconds: float = 10) -> Received:
 
 
 def _judge(rules: Rules, happened: Fate, received: Received, *, attempts: int | None = None) -> Fate:
-    return rules.judge(happened, received, attempts=attempts, now_wall=NOW)
+    return rules.judge(happened, received, Tries(received.receive_count, attempts), now_wall=NOW)
 
 
 def _delay(rules: Rules, retry: Retry, received: Received) -> float:

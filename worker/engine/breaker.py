@@ -1,0 +1,242 @@
+"""The breaker: while the handlers' downstream is down, nothing is received, and what is in hand waits in place."""
+
+import asyncio
+import random
+from collections import OrderedDict, deque
+from typing import NamedTuple
+
+import structlog
+
+from worker.engine.context import QueueContext
+from worker.engine.delivery import Delivery
+from worker.engine.happened import leaves
+from worker.engine.slots import Slots
+from worker.engine.vitals import LoopPulse
+from worker.errors import TransientError
+from worker.outcome import Retry
+
+__all__ = ["Breaker", "lies_downstream"]
+
+PROBES_EACH = 5
+"""How often one message is tried while the breaker is open before another one takes its place."""
+REMEMBERED = 10_000
+PROBE_GRACE_SECONDS = 30.0
+OF_THIS_MACHINE = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Errors of the operating system that say nothing of a downstream."""
+
+log = structlog.get_logger("breaker")
+
+
+class _Failure(NamedTuple):
+    at: float
+    call: int
+    """Which of all calls it was."""
+    of: object
+    """The message, or the batch, that failed."""
+
+
+class Breaker:
+    """Tells failures of messages from those of what their handlers depend on.
+
+    1. It opens when so many of the last handler calls failed for a reason that may pass, each message counted once; and
+       when a message fails at its last attempt while nothing at all has succeeded since it first failed, and another
+       message has failed, too: then no message is known to be at fault.
+    2. While it is open nothing is received, and what fails for such a reason is held: its lease is kept, no receive and no
+       attempt is spent. One held message is tried again after each pause; the fifth time, a new one is received for that.
+    3. The first that succeeds closes it, and all that is held is run again.
+    4. An outage of up to `max_lease_seconds` dead-letters nothing; after that the usual rules hold again.
+    """
+
+    def __init__(self, context: QueueContext, slots: Slots) -> None:
+        self._context = context
+        self._slots = slots
+        settings = context.settings.breaker
+        self._is_off = settings == "none"
+        self._needed, self._calls_kept, self._pause_seconds = (
+            (0, 0, 0.0) if settings == "none" else (settings.failures, settings.calls, settings.pause_seconds)
+        )
+        self.is_open = False
+        self._calls = 0
+        """Handler calls so far; several failures of one message are one."""
+        self._successes = 0
+        self._last_batch: object = None
+        self._failures: deque[_Failure] = deque()
+        """Those of the last calls, the oldest first."""
+        self._streak: set[str] = set()
+        """Messages that have failed since the last success."""
+        self._streak_since = 0
+        self._first_failed: OrderedDict[str, int] = OrderedDict()
+        """How many successes there had been when a message first failed."""
+        self._held: deque[Delivery] = deque()
+        self._probe: Delivery | None = None
+        self._probes = 0
+        """Tries in a row that have failed."""
+        self._wants_a_new_one = False
+        self._opened = asyncio.Event()
+        self._opened_at = 0.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether what fails for a passing reason is kept in place."""
+        now = self._context.clock.now()
+        return self.is_open and now - self._opened_at < self._context.settings.max_lease_seconds
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long it is between two tries while it is open."""
+        return self._pause_seconds
+
+    def keeps(self, delivery: Delivery) -> bool:
+        """Whether the message has to wait before it is run."""
+        return self.is_open and self._probe is not delivery
+
+    def succeeded(self, delivery: Delivery) -> None:
+        """A handler has done its work: what it depends on works."""
+        if delivery.batch is None or delivery.batch is not self._last_batch:
+            self._last_batch = delivery.batch
+            self._calls += 1
+            self._successes += 1
+        if self._first_failed:
+            self._first_failed.pop(delivery.received.id, None)
+        if self._probe is delivery:
+            self._close()
+
+    def failed(self, delivery: Delivery) -> None:
+        """A handler call failed for a reason that may lie downstream."""
+        if self._is_off:
+            return
+        self._note(delivery)
+        if self._probe is delivery:
+            self._probe = None
+            self._probes += 1
+        elif not self.is_open and len(self._failures) >= self._needed:
+            self._open(f"{len(self._failures)} of the last {self._calls_kept} handler calls failed")
+
+    def passed(self, delivery: Delivery) -> None:
+        """A message came to an end that says nothing of what its handler depends on."""
+        if self._probe is delivery:
+            self._probe = None
+
+    def doubts(self, delivery: Delivery) -> bool:
+        """Whether a message that failed at its last attempt need not be at fault; it opens the breaker then."""
+        if self._is_off or self.is_open:
+            return self.holds
+        seen = self._first_failed.get(delivery.received.id)
+        if seen != self._successes or len(self._streak) < 2:  # noqa: PLR2004  # itself and another one
+            return False
+        self._open(f"nothing has succeeded while {len(self._streak)} messages failed")
+        return True
+
+    async def hold(self, delivery: Delivery) -> bool:
+        """Keep the message in place until it is to be run again; false when it may not stay."""
+        delivery.is_alone = False
+        if self._wants_a_new_one and not delivery.failures:
+            self._wants_a_new_one = False
+            self._slots.bound("breaker", 0)
+            if self._probe is None and delivery.cause is None:
+                self._choose(delivery)
+                return True
+        if self._probes % PROBES_EACH:
+            self._held.appendleft(delivery)  # it is tried again
+        else:
+            self._held.append(delivery)
+        self._context.metrics.held(len(self._held))
+        try:
+            return await delivery.wait()
+        finally:
+            if delivery in self._held:
+                self._held.remove(delivery)
+            self._context.metrics.held(len(self._held))
+
+    async def run(self, pulse: LoopPulse) -> None:
+        """Try one message after each pause while open, again and again until cancelled."""
+        while True:
+            pulse.expect("watching the handlers")
+            await self._opened.wait()
+            pause = self._pause_seconds * random.uniform(0.9, 1.1)
+            pulse.expect("waiting to try a message again", pause + PROBE_GRACE_SECONDS)
+            await asyncio.sleep(pause)
+            if self.is_open and self._probe is None:
+                self._try()
+
+    def _try(self) -> None:
+        """Run a held message again; each fifth time let a new one be received, which then is in front."""
+        if self._held and (self._probes + 1) % PROBES_EACH:
+            probe = self._held.popleft()
+            self._choose(probe)
+            probe.wake()
+        else:
+            self._probes += 1
+            self._held.rotate(-1)
+            self._wants_a_new_one = True
+            self._slots.bound("breaker", self._slots.taken + 1)
+
+    def _choose(self, delivery: Delivery) -> None:
+        self._probe = delivery
+        delivery.is_alone = True  # a handler of batches does not wait for others now
+
+    def _note(self, delivery: Delivery) -> None:
+        message_id, now = delivery.received.id, self._context.clock.now()
+        of: object = delivery.batch or message_id
+        if all(failure.of != of for failure in self._failures):
+            self._calls += 1
+            self._failures.append(_Failure(now, self._calls, of))
+        earliest = now - self._context.settings.breaker_window_seconds
+        while self._failures and (
+            self._failures[0].at < earliest or self._failures[0].call <= self._calls - self._calls_kept
+        ):
+            self._failures.popleft()
+        if self._streak_since != self._successes:
+            self._streak.clear()
+            self._streak_since = self._successes
+        if len(self._streak) < REMEMBERED:
+            self._streak.add(message_id)
+        self._first_failed.setdefault(message_id, self._successes)
+        if len(self._first_failed) > REMEMBERED:
+            self._first_failed.popitem(last=False)
+
+    def _open(self, why: str) -> None:
+        self.is_open = True
+        self._opened_at = self._context.clock.now()
+        self._probes = 0
+        self._slots.bound("breaker", 0)
+        self._context.metrics.breaker_open(True)
+        self._context.vitals.warnings["breaker"] = f"the breaker is open: {why}; nothing is received, one message is tried every {self._pause_seconds:g} s"  # fmt: skip
+        log.warning("the breaker opens: nothing is received until a handler succeeds", queue=self._context.queue, why=why, retry_seconds=self._pause_seconds)  # fmt: skip
+        self._opened.set()
+
+    def _close(self) -> None:
+        seconds = self._context.clock.now() - self._opened_at
+        self.is_open = False
+        self._probe = None
+        self._wants_a_new_one = False
+        self._failures.clear()
+        self._opened.clear()
+        self._slots.bound("breaker", None)
+        self._context.metrics.breaker_open(False)
+        self._context.vitals.warnings.pop("breaker", None)
+        self._context.vitals.slot_freed_at = self._context.clock.now()
+        log.warning("the breaker closes: a handler has succeeded", queue=self._context.queue, held=len(self._held), seconds=round(seconds, 1))  # fmt: skip
+        for delivery in self._held:
+            delivery.wake()
+
+
+def lies_downstream(failure: Retry) -> bool:
+    """Return whether a failure may lie with what the handler depends on, and not with the message.
+
+    It may when the handler says so (`TransientError`, `Retry`), when it ran out of time, and when the connection to
+    something failed: an `OSError` other than of this machine's files, also as the cause of another exception.
+    """
+    if failure.error is None:
+        return True
+    return any(_lies_downstream(error) for error in leaves(failure.error))
+
+
+def _lies_downstream(error: BaseException | None) -> bool:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, TransientError) or (isinstance(error, OSError) and not isinstance(error, OF_THIS_MACHINE)):
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False

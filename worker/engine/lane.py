@@ -1,0 +1,37 @@
+"""`Lane`: messages that are handled one after another in one slot."""
+
+from collections import deque
+
+from worker.engine.delivery import Delivery
+from worker.engine.slots import Slot
+
+__all__ = ["Lane"]
+
+
+class Lane:
+    """The messages of one FIFO group that are in hand, in order; on a standard queue, the receives of one message.
+
+    It holds one slot until its last message has ended.
+    """
+
+    __slots__ = ("deliveries", "key", "slot")
+
+    def __init__(self, key: str, slot: Slot) -> None:
+        self.key = key
+        self.slot = slot
+        self.deliveries: deque[Delivery] = deque()
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether the handler of its first message still runs."""
+        return bool(self.deliveries) and self.deliveries[0].run is not None
+
+    def behind(self, delivery: Delivery) -> list[Delivery]:
+        """Return what has to be given back with a message: all that came behind it, up to a newer receive of the same."""
+        left: list[Delivery] = []
+        for other in self.deliveries:
+            if other is not delivery and other.received.id == delivery.received.id:
+                break
+            if other is not delivery:
+                left.append(other)
+        return left
