@@ -6,13 +6,16 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from worker.engine.calls import Call, Calls
-from worker.engine.delivery import Delivery
+from worker.engine.delivery import Company, Delivery
 from worker.engine.happened import RAN_OUT_OF_TIME, classify, interrupted, sound
 from worker.message import Message
-from worker.outcome import Fate, Outcome, Release, Retry
+from worker.outcome import Ack, Fate, Outcome, Release, Retry
 from worker.router import Route
 
 __all__ = ["Batches"]
+
+LAST_CALL_SECONDS = 0.05
+"""How long a batch waits for members that are on their way through the middleware, when no others can come."""
 
 
 class _Ticket:
@@ -118,6 +121,8 @@ class Batches:
         self._turns = 0
         """Batches that have begun and wait for their turn; each will take up to `size` of what is pending then."""
         self._timer: asyncio.TimerHandle | None = None
+        self._is_last_call = False
+        """The room is used up: who has been received, but has not joined yet, is waited for a moment longer."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def attempt(self, delivery: Delivery, message: Message[Any]) -> Fate | None:
@@ -146,6 +151,7 @@ class Batches:
 
     def flush(self) -> None:
         """Begin as many batches as what is pending needs."""
+        self._is_last_call = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -175,10 +181,17 @@ class Batches:
     def _add(self, ticket: _Ticket) -> None:
         self._pending.append(ticket)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._batch.window_seconds, self.flush)
-        is_due = len(self._pending) >= (self._turns + 1) * self._batch.size
-        if is_due or self._calls.context.is_draining or self._is_full():
+            self._flush_in(self._batch.window_seconds)
+        if len(self._pending) >= (self._turns + 1) * self._batch.size or self._calls.context.is_draining:
             self.flush()
+        elif self._is_full() and not self._is_last_call:
+            self._is_last_call = True
+            self._flush_in(min(LAST_CALL_SECONDS, self._batch.window_seconds))
+
+    def _flush_in(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self.flush)
 
     async def _withdraw(self, ticket: _Ticket) -> None:
         if ticket in self._pending:
@@ -214,12 +227,13 @@ class Batches:
         run = _Run(tickets, call, task)
         seconds = self._route.timeout_seconds or self._calls.context.settings.handler_timeout_seconds
         timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, run.time_is_up)
+        company = Company() if len(tickets) > 1 else None
         outcomes: Sequence[Outcome | Exception] | None = None
         failure: Outcome | None = None
         try:
             call.start()
             for ticket in tickets:
-                ticket.delivery.batch = call if len(tickets) > 1 else None
+                ticket.delivery.company = company
                 call.take(ticket.delivery, ticket.message)
             outcomes = await self._route.handler.call_batch([ticket.message for ticket in tickets])
         except BaseException as error:  # noqa: BLE001  # a handler may raise anything
@@ -233,6 +247,8 @@ class Batches:
         stayed = [ticket for ticket in tickets if ticket not in run.left]
         if outcomes is not None:
             told = dict(zip(tickets, outcomes, strict=True))
+            if company is not None:
+                company.has_success = any(isinstance(outcome, Ack) for outcome in outcomes)
             self._answer({ticket: told[ticket] for ticket in stayed})
         elif run.left and not run.is_out_of_time:
             self._again(stayed)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import structlog
 
 from worker.engine.context import QueueContext
-from worker.engine.delivery import Delivery
+from worker.engine.delivery import Company, Delivery
 from worker.engine.happened import leaves
 from worker.engine.slots import Slots
 from worker.engine.vitals import LoopPulse
@@ -59,11 +59,11 @@ class Breaker:
         self._calls = 0
         """Handler calls so far; several failures of one message are one."""
         self._successes = 0
-        self._last_batch: object = None
+        self._last_company: Company | None = None
         self._failures: deque[_Failure] = deque()
         """Those of the last calls, the oldest first."""
-        self._streak: set[str] = set()
-        """Messages that have failed since the last success."""
+        self._streak: set[object] = set()
+        """Messages, or batches, that have failed since the last success."""
         self._streak_since = 0
         self._first_failed: OrderedDict[str, int] = OrderedDict()
         """How many successes there had been when a message first failed."""
@@ -92,8 +92,8 @@ class Breaker:
 
     def succeeded(self, delivery: Delivery) -> None:
         """A handler has done its work: what it depends on works."""
-        if delivery.batch is None or delivery.batch is not self._last_batch:
-            self._last_batch = delivery.batch
+        if delivery.company is None or delivery.company is not self._last_company:
+            self._last_company = delivery.company
             self._calls += 1
             self._successes += 1
         if self._first_failed:
@@ -177,7 +177,7 @@ class Breaker:
 
     def _note(self, delivery: Delivery) -> None:
         message_id, now = delivery.received.id, self._context.clock.now()
-        of: object = delivery.batch or message_id
+        of: object = delivery.company or message_id
         if all(failure.of != of for failure in self._failures):
             self._calls += 1
             self._failures.append(_Failure(now, self._calls, of))
@@ -190,7 +190,7 @@ class Breaker:
             self._streak.clear()
             self._streak_since = self._successes
         if len(self._streak) < REMEMBERED:
-            self._streak.add(message_id)
+            self._streak.add(of)
         self._first_failed.setdefault(message_id, self._successes)
         if len(self._first_failed) > REMEMBERED:
             self._first_failed.popitem(last=False)
@@ -221,12 +221,14 @@ class Breaker:
             delivery.wake()
 
 
-def lies_downstream(failure: Retry) -> bool:
+def lies_downstream(failure: Retry, company: Company | None = None) -> bool:
     """Return whether a failure may lie with what the handler depends on, and not with the message.
 
-    It may when the handler says so (`TransientError`, `Retry`), when it ran out of time, and when the connection to
+    It may not when others in the same call are done. It may when the handler says so (`TransientError`, `Retry`), when it ran out of time, and when the connection to
     something failed: an `OSError` other than of this machine's files, also as the cause of another exception.
     """
+    if company is not None and company.has_success:
+        return False
     if failure.error is None:
         return True
     return any(_lies_downstream(error) for error in leaves(failure.error))

@@ -7,7 +7,7 @@ from enum import Enum
 from worker.engine.lease import HeldLease
 from worker.message import Received
 
-__all__ = ["Cause", "Delivery"]
+__all__ = ["Cause", "Company", "Delivery"]
 
 
 class Cause(Enum):
@@ -19,6 +19,16 @@ class Cause(Enum):
     LEASE_LOST = 4
 
 
+class Company:
+    """What messages have in common that were handled in one call."""
+
+    __slots__ = ("has_success",)
+
+    def __init__(self) -> None:
+        self.has_success = False
+        """One of them is done: who is not has failed by itself."""
+
+
 class Delivery:
     """One message in hand.
 
@@ -26,7 +36,7 @@ class Delivery:
     place: with its lease kept, until it is run again.
     """
 
-    __slots__ = ("_waiter", "attempt", "attempts", "batch", "cause", "event_type", "failures", "handler", "is_alone", "is_superseded", "lease", "on_interrupt", "received", "run")  # fmt: skip
+    __slots__ = ("_waiter", "attempt", "attempts", "cause", "company", "event_type", "failures", "handler", "is_alone", "is_superseded", "lease", "on_interrupt", "received", "run")  # fmt: skip
 
     def __init__(self, received: Received, lease: HeldLease, attempt: int = 1) -> None:
         self.received = received
@@ -42,8 +52,8 @@ class Delivery:
         """Name of the handler, once one is found."""
         self.attempts: int | None = None
         """The handler's own number of attempts, if it has one."""
-        self.batch: object = None
-        """What it has in common with others that were handled in the same call."""
+        self.company: Company | None = None
+        """The others that were handled in its last call."""
         self.is_alone = False
         """It is run by itself, also by a handler of batches."""
         self.is_superseded = False

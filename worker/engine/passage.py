@@ -126,7 +126,7 @@ class Passage:
         """Return what becomes of a failed message; what fails while it is held by the breaker has had no attempt."""
         was_held = self._breaker.holds
         has_run = delivery.handler is not None  # else no handler takes it, which says nothing and heals elsewhere
-        is_suspicious = has_run and lies_downstream(failure)
+        is_suspicious = has_run and lies_downstream(failure, delivery.company)
         if is_suspicious:
             self._breaker.failed(delivery)
         else:

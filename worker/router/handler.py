@@ -20,9 +20,11 @@ from worker.router.threads import HANDLER_THREADS
 
 __all__ = ["ContractError", "Handler", "HandlerFunction", "checked_outcome", "shown_path"]
 
+_Outcomes = Mapping[str, Outcome] | None
 HandlerFunction = (
     Callable[[Message[Any]], Awaitable[Outcome | None] | Outcome | None]
-    | Callable[[Sequence[Message[Any]]], Awaitable[Mapping[str, Outcome] | None] | Mapping[str, Outcome] | None]
+    | Callable[[Sequence[Message[Any]]], Awaitable[_Outcomes] | _Outcomes]
+    | Callable[[list[Message[Any]]], Awaitable[_Outcomes] | _Outcomes]
 )
 """What `Router.on` decorates: an async function of a message or, with `batch`, of several; a sync one runs in a thread."""
 
@@ -84,7 +86,7 @@ class Handler:
         result = await (self.function(message) if self.is_async else self._in_thread(message))
         return _DONE if result is None else checked_outcome(result, self.label, "None, Ack, Retry or DeadLetter")
 
-    async def call_batch(self, messages: Sequence[Message[Any]]) -> list[Outcome | ContractError]:
+    async def call_batch(self, messages: list[Message[Any]]) -> list[Outcome | ContractError]:
         """Run the function for several messages and return what became of each, by position; who is not named is done.
 
         Raises what the function raises, and `ContractError` when it returned no mapping, or named a stranger.
