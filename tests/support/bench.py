@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 from support.loop_time import LoopTime, now
@@ -12,6 +11,7 @@ from worker.engine.context import QueueContext
 from worker.engine.delivery import Delivery
 from worker.engine.executor import Executor
 from worker.engine.lease import HeldLease, LeaseTerms
+from worker.engine.room import Room
 from worker.engine.vitals import Vitals
 from worker.errors import EntryError
 from worker.message import Message, Received
@@ -38,8 +38,7 @@ class Bench:
         self.metrics = Metrics().queue("orders")
         settings = QueueSettings.model_validate({"name": "orders", "handlers": "tests:router", **queue})
         context = QueueContext(MemorySource(), settings, self.metrics, clock, Ticker(clock), self.vitals)
-        whole_process = asyncio.Semaphore(cap) if cap else nullcontext()
-        self.executor = Executor(context, router, turn=lambda: whole_process)
+        self.executor = Executor(context, router, Room(context, router, asyncio.Semaphore(cap) if cap else None))
         self._terms = LeaseTerms(30, 3600, clock, _refuse_nothing)
 
     @property

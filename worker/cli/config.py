@@ -22,15 +22,19 @@ def check(
 
     Filters that SNS would refuse are found without asking it. Asked for are the queues, their dead-letter queues and the permissions on them; no message is touched.
     """
+    from worker.fleet.fit import misfits
     from worker.fleet.process import load_routers
     from worker.settings import load
     from worker.topology import wanted_by
 
     settings = load(config)
     wanted_by(settings)  # raises for a filter that SNS would refuse
-    load_routers(settings)
+    routers = load_routers(settings)
     problems: list[str] = []
-    warnings = list(settings.warnings)
+    warnings = [
+        *settings.warnings,
+        *(each for name in routers for each in misfits(settings.queues[name], routers[name])),
+    ]
     if live:
         import asyncio
 

@@ -1,13 +1,13 @@
 """The batches of one handler: members join one by one, are handled in one call, and each gets its own outcome."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Sequence
 from typing import Any
 
 from worker.engine.calls import Call, Calls
 from worker.engine.delivery import Company, Delivery
 from worker.engine.happened import RAN_OUT_OF_TIME, classify, interrupted, sound
+from worker.engine.room import Room
 from worker.message import Message
 from worker.outcome import Ack, Fate, Outcome, Release, Retry
 from worker.router import Route
@@ -100,19 +100,12 @@ class Batches:
     4. With `on_error="split"`, a batch that fails is handled again member by member.
     """
 
-    def __init__(
-        self,
-        route: Route,
-        calls: Calls,
-        turn: Callable[[], AbstractAsyncContextManager[object]],
-        is_full: Callable[[], bool],
-    ) -> None:
+    def __init__(self, route: Route, calls: Calls, room: Room) -> None:
         assert route.batch is not None  # noqa: S101  # whoever made us has asked
         self._route = route
         self._batch = route.batch
         self._calls = calls
-        self._turn = turn
-        self._is_full = is_full
+        self._room = room
         self._chain = route.around(self._join)
         self._tickets: dict[str, _Ticket] = {}
         """The members that are on their way, by message id."""
@@ -184,7 +177,7 @@ class Batches:
             self._flush_in(self._batch.window_seconds)
         if len(self._pending) >= (self._turns + 1) * self._batch.size or self._calls.context.is_draining:
             self.flush()
-        elif self._is_full() and not self._is_last_call:
+        elif self._room.is_full and not self._is_last_call:
             self._is_last_call = True
             self._flush_in(min(LAST_CALL_SECONDS, self._batch.window_seconds))
 
@@ -210,14 +203,14 @@ class Batches:
         task.add_done_callback(self._tasks.discard)
 
     async def _in_turn(self) -> None:
-        async with self._turn():
+        async with self._room.turn():
             self._turns -= 1
             tickets, self._pending = self._pending[: self._batch.size], self._pending[self._batch.size :]
             if tickets:
                 await self._handle(tickets)
 
     async def _by_themselves(self, tickets: list[_Ticket]) -> None:
-        async with self._turn():
+        async with self._room.turn():
             if still_there := [ticket for ticket in tickets if not ticket.answer.done()]:
                 await self._handle(still_there)
 

@@ -8,6 +8,7 @@ import structlog
 
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Delivery
+from worker.engine.pace import SteadyPace
 from worker.engine.stacks import waits_in
 from worker.message import Message
 
@@ -23,8 +24,9 @@ log = structlog.get_logger("executor")
 class Calls:
     """Knows how long the calls of each handler take, and how many are stuck."""
 
-    def __init__(self, context: QueueContext) -> None:
+    def __init__(self, context: QueueContext, pace: SteadyPace) -> None:
         self.context = context
+        self._pace = pace
         self._durations: dict[str, deque[float]] = {}
 
     def p95_seconds(self, handler: str) -> float:
@@ -38,6 +40,7 @@ class Calls:
         if durations is None:
             durations = self._durations[handler] = deque(maxlen=RUNS_KEPT)
         durations.append(seconds)
+        self._pace.lasted(handler, seconds)
         self.context.metrics.handled(seconds)
 
     def stuck(self, change: int) -> None:

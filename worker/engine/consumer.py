@@ -1,8 +1,8 @@
 """One queue's consumer: builds the stages, nests them in the order of their shutdown. The only file that wires them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import structlog
 
@@ -16,9 +16,8 @@ from worker.engine.keeper import Keeper
 from worker.engine.lease import LeaseTerms
 from worker.engine.passage import Passage
 from worker.engine.receiver import Receiver
-from worker.engine.room import places
+from worker.engine.room import Room
 from worker.engine.settlement import Settlement
-from worker.engine.slots import Slots
 from worker.engine.stages import Stages
 from worker.engine.survey import Survey
 from worker.engine.vitals import LoopPulse
@@ -44,7 +43,8 @@ class Consumer:
     def __init__(self, context: QueueContext, router: Router, *, state: object = None, cap: asyncio.Semaphore | None = None) -> None:  # fmt: skip
         self.context = context
         settings = context.settings
-        self.slots = Slots(places(settings, router))
+        room = Room(context, router, cap)
+        self.slots = room.slots
         self._gate = gate = Gate(context, self.slots)
         settlement = Settlement(context, gate)
         terms = LeaseTerms(
@@ -55,16 +55,12 @@ class Consumer:
         )
         self.keeper = Keeper(context, terms, gate)
         """The table of leases, for the watchdog."""
-        self.calls = self.slots if router.largest_batch == 1 else Slots(settings.max_concurrency)
-        """The slots of handler calls: where each takes one message, its place in the room is its slot."""
-        turn = _turns(cap, None if self.calls is self.slots else self.calls)
-        executor = Executor(context, router, state=state, turn=turn, is_full=lambda: self.slots.is_used_up)
+        executor = Executor(context, router, room, state=state)
         stages = Stages(executor, self.keeper, settlement)
         self._breaker = breaker = Breaker(context, self.slots)
-        self._dispatcher = Dispatcher(context, terms, stages, Passage(context, stages, breaker))
+        self._dispatcher = Dispatcher(context, terms, stages, Passage(context, stages, breaker, room.pace))
         self._receiver = Receiver(context, self.slots, self._dispatcher.dispatch)
         self._survey = Survey(context)
-        context.metrics.slots(settings.max_concurrency)
         context.vitals.full_bound_seconds = _longest_run_seconds(settings, router) + FULL_GRACE_SECONDS
 
     @property
@@ -116,25 +112,6 @@ class Consumer:
 
     def _start(self, group: asyncio.TaskGroup, name: str, loop: Callable[[LoopPulse], Awaitable[None]]) -> "asyncio.Task[None]":  # fmt: skip
         return group.create_task(guarded(name, self.context, loop), name=f"{name}-{self.context.queue}")
-
-
-def _turns(cap: asyncio.Semaphore | None, calls: Slots | None) -> Callable[[], AbstractAsyncContextManager[object]]:
-    """Return what a handler call waits for and holds while it runs: the process's cap, and its slot where that is not its room."""
-    whole_process = cap or nullcontext()
-    if calls is None:
-        return lambda: whole_process
-
-    @asynccontextmanager
-    async def turn() -> AsyncIterator[None]:
-        with await calls.reserve(1) as room:
-            slot = room.take()
-        try:
-            async with whole_process:
-                yield
-        finally:
-            slot.release()
-
-    return turn
 
 
 def _longest_run_seconds(settings: QueueSettings, router: Router) -> float:

@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ from worker.engine.calls import Call, Calls
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
 from worker.engine.happened import classify, interrupted, sound
+from worker.engine.room import Room
 from worker.engine.verdict import Tries
 from worker.message import Message
 from worker.outcome import Ack, DeadLetter, Fate, Outcome, Release, Retry
@@ -40,24 +40,13 @@ class Executor:
     failed attempt and never hits the settlement. A cancellation of the message's task comes from outside the engine.
     """
 
-    def __init__(
-        self,
-        context: QueueContext,
-        router: Router,
-        *,
-        state: object = None,
-        turn: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
-        is_full: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Take what waits for a handler call's `turn`, and what says that a batch cannot grow: all room is used up."""
+    def __init__(self, context: QueueContext, router: Router, room: Room, *, state: object = None) -> None:
         self._context = context
         self._router = router
+        self._room = room
         self._state = state
-        self._turn = turn
-        self._calls = Calls(context)
-        self._batches = {
-            route: Batches(route, self._calls, turn, is_full) for route in router.routes if route.batch is not None
-        }
+        self._calls = Calls(context, room.pace)
+        self._batches = {route: Batches(route, self._calls, room) for route in router.routes if route.batch is not None}
 
     async def execute(self, delivery: Delivery) -> Fate | None:
         """Run the message and return what happened, `None` when its batch ended without saying anything of it.
@@ -139,7 +128,7 @@ class Executor:
         delivery.on_interrupt = call.watch
         try:
             if delivery.begin():
-                async with self._turn():
+                async with self._room.turn():
                     call.start()
                     call.take(delivery, message)
                     happened = sound(await _limited(delivery, timeout, route.call(message)))

@@ -11,6 +11,7 @@ from worker.engine.breaker import Breaker, lies_downstream
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
 from worker.engine.memory import AttemptMemory
+from worker.engine.pace import SteadyPace
 from worker.engine.stages import Stages
 from worker.engine.verdict import Tries
 from worker.outcome import Abandon, Ack, DeadLetter, Fate, Release, Retry
@@ -30,10 +31,11 @@ class Passage:
     without another receive, when it is the head of a FIFO group, or while the breaker is open.
     """
 
-    def __init__(self, context: QueueContext, stages: Stages, breaker: Breaker) -> None:
+    def __init__(self, context: QueueContext, stages: Stages, breaker: Breaker, pace: SteadyPace) -> None:
         self._context = context
         self._executor, self._keeper, self._settlement = stages
         self._breaker = breaker
+        self._pace = pace
         self._is_fifo = context.settings.is_fifo
         self.attempts = AttemptMemory(context.clock)
 
@@ -129,6 +131,7 @@ class Passage:
         is_suspicious = has_run and lies_downstream(failure, delivery.company)
         if is_suspicious:
             self._breaker.failed(delivery)
+            self._pace.failed()
         else:
             self._breaker.passed(delivery)
         is_attempt = not (was_held and is_suspicious)

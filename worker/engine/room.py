@@ -1,10 +1,17 @@
-"""How much a queue's consumer may have in hand: what its settings and its handlers' batches come to."""
+"""What one queue may have in hand, and what may run at once: its settings and its handlers' batches come to that."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+
+from worker.engine.context import QueueContext
+from worker.engine.pace import Pace, SteadyPace
+from worker.engine.slots import Slots
 from worker.router import Router
 from worker.settings import QueueSettings
 from worker.source import MAX_BATCH
 
-__all__ = ["most_in_hand", "places"]
+__all__ = ["Room", "most_in_hand", "places"]
 
 
 def places(settings: QueueSettings, router: Router) -> int:
@@ -18,3 +25,49 @@ def places(settings: QueueSettings, router: Router) -> int:
 def most_in_hand(settings: QueueSettings, router: Router) -> int:
     """Return how many messages may at most be received and not settled (R1)."""
     return settings.max_concurrency * max(router.largest_batch, MAX_BATCH if settings.is_fifo else 1)
+
+
+class Room:
+    """The places of messages and the slots of handler calls.
+
+    Where a call takes one message they are the same; where it takes a batch, waiting members hold a place and no slot.
+    """
+
+    def __init__(self, context: QueueContext, router: Router, cap: asyncio.Semaphore | None = None) -> None:
+        settings = context.settings
+        self.slots = Slots(places(settings, router))
+        """The places: what a receive reserves."""
+        self._batch = router.largest_batch
+        self._calls = self.slots if self._batch == 1 else Slots(settings.max_concurrency)
+        self._whole_process: AbstractAsyncContextManager[object] = cap or nullcontext()
+        self._metrics = context.metrics
+        self._metrics.slots(settings.max_concurrency)
+        self.pace = (
+            SteadyPace()
+            if isinstance(settings.concurrency, int)
+            else Pace(settings.concurrency, context.clock, lambda: self._calls.is_used_up, self._adapt)
+        )
+
+    @property
+    def is_full(self) -> bool:
+        """Whether messages hold all places, so that nothing more comes before one of them is settled."""
+        return self.slots.is_used_up
+
+    def turn(self) -> AbstractAsyncContextManager[object]:
+        """Return what a handler call waits for and holds while it runs: the process's cap, and its slot where that is not its place."""
+        return self._whole_process if self._calls is self.slots else self._slot()
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        with await self._calls.reserve(1) as room:
+            slot = room.take()
+        try:
+            async with self._whole_process:
+                yield
+        finally:
+            slot.release()
+
+    def _adapt(self, limit: int) -> None:
+        self.slots.bound("pace", limit * self._batch)
+        self._calls.bound("pace", limit)
+        self._metrics.slots(limit)

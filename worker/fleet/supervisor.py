@@ -11,6 +11,7 @@ from worker.engine.consumer import Consumer
 from worker.engine.context import QueueContext
 from worker.engine.room import most_in_hand, places
 from worker.engine.vitals import Vitals
+from worker.fleet.fit import misfits
 from worker.fleet.health import Health
 from worker.fleet.lifespans import lifespan
 from worker.fleet.memory_limit import memory_warning
@@ -180,4 +181,5 @@ class Supervisor:
 
 def _warnings(settings: FleetSettings, routers: Mapping[str, Router]) -> list[str]:
     memory = memory_warning(sum(most_in_hand(settings.queues[name], router) for name, router in routers.items()))
-    return [*settings.warnings, *([memory] if memory else [])]
+    unfit = [sentence for name, router in routers.items() for sentence in misfits(settings.queues[name], router)]
+    return [*settings.warnings, *unfit, *([memory] if memory else [])]

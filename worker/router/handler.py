@@ -141,10 +141,13 @@ class Handler:
                 f"{self.label} has the annotation `{shown}`, which is wrong ({error}); {self._allowed}"
             ) from None
         hint = _without_notes(hint)
-        if self._is_batch and typing.get_origin(hint) in _SEQUENCES:
-            hint = _without_notes(typing.get_args(hint)[0])
-        elif self._is_batch:
-            hint = None
+        is_sequence = typing.get_origin(hint) in _SEQUENCES
+        if is_sequence and not self._is_batch:
+            raise ConfigError(
+                f"{self.label} takes `{shown}`, but asks for no batches: write `batch=Batch(size=200)` in its decorator"
+            )
+        if self._is_batch:
+            hint = _without_notes(typing.get_args(hint)[0]) if is_sequence else None
         if hint is Message:
             return Payload(Any)
         if typing.get_origin(hint) is not Message:

@@ -6,13 +6,22 @@ This room is the only reader of `os.environ`, and imports neither AWS nor loggin
 from worker.settings.address import Address
 from worker.settings.fleet import AwsSettings, FleetSettings, LogSettings, ServerSettings
 from worker.settings.load import effective, load
-from worker.settings.queue import DeadLetterSettings, QueueDefaults, QueueSettings, RetrySettings
+from worker.settings.queue import (
+    BreakerSettings,
+    ConcurrencyRange,
+    DeadLetterSettings,
+    QueueDefaults,
+    QueueSettings,
+    RetrySettings,
+)
 from worker.settings.schema import schema
 from worker.settings.topic import SubscriptionSettings, TopicSettings
 
 __all__ = [
     "Address",
     "AwsSettings",
+    "BreakerSettings",
+    "ConcurrencyRange",
     "DeadLetterSettings",
     "FleetSettings",
     "LogSettings",

@@ -10,6 +10,7 @@ from worker.engine.consumer import Consumer
 from worker.engine.context import QueueContext
 from worker.engine.journal import Suspects
 from worker.engine.vitals import Vitals
+from worker.fleet.fit import refuse_misfits
 from worker.router import Router
 from worker.router.threads import RUN_IN_PLACE
 from worker.settings import QueueSettings
@@ -85,6 +86,7 @@ class Fleet:
         if not isinstance(router, Router):
             handler, router = router, Router()
             router.on("*")(handler)
+        refuse_misfits(self.settings, router)
         async with router.lifespan_context() as state:
             clock = self.clock
             metrics = Metrics().queue(self.settings.name)

@@ -104,7 +104,7 @@ class TestWhenABatchBegins:
 
     async def test_it_begins_when_the_worker_drains(self) -> None:
         """Open batches are flushed, and what still arrives does not wait (B1, D1)."""
-        source, batches = MemorySource(), Batches(Batch(200, window_seconds=3600))
+        source, batches = MemorySource(), Batches(Batch(200, window_seconds=3000))
         send(source, 7)
         async with Fleet(source).running(batches.router, drain_seconds=25):
             await asyncio.sleep(2)

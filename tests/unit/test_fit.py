@@ -1,0 +1,94 @@
+"""What a queue's settings and its handlers cannot do together is refused or warned of, by name (X1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from worker import Batch, ConfigError, Message, Router
+from worker.fleet.fit import misfits, refuse_misfits
+from worker.settings import QueueSettings
+
+
+def queue(name: str = "orders", **settings: Any) -> QueueSettings:
+    return QueueSettings.model_validate({"name": name, "handlers": "shop:router", **settings})
+
+
+def router(batch: Batch | None = None, **options: Any) -> Router:
+    made = Router()
+    if batch is None:
+
+        @made.on("*", **options)
+        async def handle(_: Message[Any]) -> None: ...
+
+    else:
+
+        @made.on("*", batch=batch, **options)
+        async def handle_many(_: Sequence[Message[Any]]) -> None: ...
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("settings", "handlers", "told"),
+    [
+        (
+            queue("payments.fifo"),
+            router(Batch(11)),
+            ["batches of 11", "payments.fifo is FIFO", "at most 10", "write Batch(10)"],
+        ),
+        (
+            queue(max_lease_seconds=600),
+            router(Batch(5, window_seconds=600)),
+            ["window_seconds=600", "max_lease_seconds of queue orders is 600", "shorten the window"],
+        ),
+        (
+            queue(max_lease_seconds=600, handler_timeout_seconds=500),
+            router(Batch(5, window_seconds=100)),
+            ["handles them for up to 500 s", "max_lease_seconds of queue orders is 600"],
+        ),
+        (
+            queue(attempts=3),
+            router(attempts=11),
+            ["attempts=11", "queue orders", "after 10 receives", "lower attempts"],
+        ),
+    ],
+    ids=["a FIFO batch above ten", "a window longer than the lease", "window and time limit", "attempts above the net"],
+)
+def test_what_cannot_work_is_refused(settings: QueueSettings, handlers: Router, told: list[str]) -> None:
+    """One sentence names the handler, its place, the queue, what was found and what to do."""
+    with pytest.raises(ConfigError) as refusal:
+        refuse_misfits(settings, handlers)
+    for part in ["handler `", "test_fit.py:", *told]:
+        assert part in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "handlers"),
+    [
+        (queue("payments.fifo"), router(Batch(10))),
+        (queue(), router(Batch(5000, window_seconds=60))),
+        (queue(attempts=3), router(attempts=10)),
+        (queue(attempts=3, dead_letter="none"), router(attempts=500)),
+        (queue("payments.fifo", attempts=3), router(attempts=500)),
+    ],
+)
+def test_what_can_work_is_not_refused(settings: QueueSettings, handlers: Router) -> None:
+    refuse_misfits(settings, handlers)
+
+
+def test_attempts_above_the_queues_are_warned_of() -> None:
+    """They eat up what drains and lost leases need."""
+    (warning,) = misfits(queue(attempts=3), router(attempts=9))
+    assert "attempts=9, more than attempts (3) of queue orders" in warning
+    assert "leaves 1 receives" in warning
+
+
+def test_a_time_limit_above_the_lease_is_warned_of() -> None:
+    (warning,) = misfits(queue(max_lease_seconds=60), router(timeout=60))
+    assert "timeout=60, but max_lease_seconds (60) of queue orders" in warning
+
+
+def test_what_fits_is_not_warned_of() -> None:
+    assert list(misfits(queue(), router(attempts=3, timeout=5))) == []
