@@ -144,7 +144,7 @@ class Handler:
         is_sequence = typing.get_origin(hint) in _SEQUENCES
         if is_sequence and not self._is_batch:
             raise ConfigError(
-                f"{self.label} takes `{shown}`, but asks for no batches: write `batch=Batch(size=200)` in its decorator"
+                f"{self.label} takes `{shown}`, which needs `batch=Batch(size=200)` in its decorator; without that, {self._allowed}"
             )
         if self._is_batch:
             hint = _without_notes(typing.get_args(hint)[0]) if is_sequence else None

@@ -5,7 +5,7 @@ from worker.testing.faults import Faults, Operation, Rule
 from worker.testing.fleet import Fleet
 from worker.testing.memory import DeadLettered, MemorySource
 from worker.testing.memory_topic import MemoryTopic
-from worker.testing.run import FakeLease, run
+from worker.testing.run import FakeLease, run, run_batch
 
 __all__ = [
     "DeadLettered",
@@ -17,5 +17,6 @@ __all__ = [
     "Operation",
     "Rule",
     "run",
+    "run_batch",
     "virtual_time",
 ]

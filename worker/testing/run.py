@@ -1,7 +1,7 @@
-"""`run`: one event through one router, without a queue, to the outcome that production would settle."""
+"""`run` and `run_batch`: events through one router, without a queue, to the outcomes that production would settle."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from worker.router import Route, Router
 from worker.router.threads import RUN_IN_PLACE
 from worker.testing import virtual_time
 
-__all__ = ["FakeLease", "MessageFields", "run"]
+__all__ = ["FakeLease", "MessageFields", "run", "run_batch"]
 
 _UNSET: Final = object()
 
@@ -69,8 +69,113 @@ async def run(
     handler's own timeout too, is raised, so that a test shows its traceback where production would retry.
     Raises `ConfigError` when no handler takes the event or when several could.
     """
+    route, decoded = _routed(router, event, event_type, dict(attributes or {}))
+    state = fields.pop("state", _UNSET)
+    async with router.lifespan_context() if state is _UNSET else nullcontext(state) as entered:
+        return await _outcome(route, _prepared(route, event, decoded, {**fields, "state": entered}), route.call)
+
+
+async def run_batch(
+    router: Router,
+    events: Sequence[object],
+    *,
+    event_type: str | None = None,
+    attributes: Mapping[str, str | bytes] | None = None,
+    **fields: Unpack[MessageFields],
+) -> list[Outcome]:
+    """Run the router's handler of batches once, for all events together, and return the outcome of each, by position.
+
+    Events, types and what is raised are as with `run`; each message has an `id` of its own. Middleware sees each by itself.
+    Raises `ConfigError` when the events are not all taken by one handler with a `batch`.
+    """
+    routed = [_routed(router, event, event_type, dict(attributes or {})) for event in events]
+    routes = {route for route, _ in routed}
+    if len(routes) != 1:
+        raise ConfigError(f"a batch is for one handler, but these events are taken by {_patterns([*routes]) or 'none'}")
+    (route,) = routes
+    if route.batch is None:
+        raise ConfigError(
+            f"{route.handler.label} asks for no batches: use `run`, or write `batch=Batch(...)` in its decorator"
+        )
+    state = fields.pop("state", _UNSET)
+    async with router.lifespan_context() if state is _UNSET else nullcontext(state) as entered:
+        messages = [
+            _prepared(route, event, decoded, {"id": _id(number), **fields, "state": entered})
+            for number, (event, (_, decoded)) in enumerate(zip(events, routed, strict=True), start=1)
+        ]
+        batch = _Batch(route, sum(isinstance(message, Message) for message in messages))
+        return await asyncio.gather(*(_outcome(route, message, batch.take) for message in messages))
+
+
+class _Batch:
+    """Waits until each of its members has joined, or has ended without, and calls the handler with those who have."""
+
+    def __init__(self, route: Route, members: int) -> None:
+        self._handler = route.handler
+        self._chain = route.around(self._join)
+        self._awaited = members
+        self._joined: dict[str, tuple[Message[Any], asyncio.Future[Outcome]]] = {}
+
+    async def take(self, message: Message[Any]) -> Outcome:
+        """Take one member through the middleware."""
+        try:
+            return await self._chain(message)
+        finally:
+            if message.id not in self._joined:
+                await self.one_less()
+
+    async def one_less(self) -> None:
+        """Wait for one member less, and begin when it was the last."""
+        self._awaited -= 1
+        if self._awaited or not self._joined:
+            return
+        members = list(self._joined.values())
+        try:
+            outcomes = await self._handler.call_batch([message for message, _ in members])
+        except Exception as error:  # noqa: BLE001  # each member raises it
+            outcomes = [error] * len(members)  # type: ignore[list-item]
+        for (_, answer), outcome in zip(members, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome)
+
+    async def _join(self, message: Message[Any]) -> Outcome:
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._joined[message.id] = message, answer
+        await self.one_less()
+        return await answer
+
+
+def _prepared(route: Route, event: object, decoded: Decoded, fields: dict[str, Any]) -> Message[Any] | DeadLetter:
+    try:
+        return _message(route, event, decoded, fields)
+    except InvalidPayloadError as error:
+        return DeadLetter(error.reason)
+
+
+async def _outcome(
+    route: Route, message: Message[Any] | DeadLetter, call: Callable[[Message[Any]], Awaitable[Outcome]]
+) -> Outcome:
+    if isinstance(message, DeadLetter):
+        return message
+    token = RUN_IN_PLACE.set(virtual_time.is_running())
+    try:
+        async with asyncio.timeout(route.timeout_seconds):
+            return await call(message)
+    except TransientError as error:
+        return Retry(after=error.retry_after, reason=error.reason or type(error).__name__, error=error)
+    except PermanentError as error:
+        return DeadLetter(error.reason or type(error).__name__, error=error)
+    finally:
+        RUN_IN_PLACE.reset(token)
+
+
+def _routed(
+    router: Router, event: object, event_type: str | None, attributes: dict[str, str | bytes]
+) -> tuple[Route, Decoded]:
+    """Return the route of an event and its decoded body."""
     router.check()
-    attributes = dict(attributes or {})
     if event_type is None and "event_type" not in attributes:
         event_type = _type_by_annotation(router, event)
     if event_type is not None:
@@ -80,25 +185,7 @@ async def run(
     if route is None:
         found = "no event type" if decoded.event_type is None else f"the event type {decoded.event_type[:200]!r}"
         raise ConfigError(f"no handler takes an event with {found}; the router has {_patterns(router.routes)}")
-    state = fields.pop("state", _UNSET)
-    async with router.lifespan_context() if state is _UNSET else nullcontext(state) as entered:
-        try:
-            message = _message(route, event, decoded, {**fields, "state": entered})
-            return await _call(route, message)
-        except TransientError as error:
-            return Retry(after=error.retry_after, reason=error.reason or type(error).__name__, error=error)
-        except PermanentError as error:
-            shown = None if isinstance(error, InvalidPayloadError) else error
-            return DeadLetter(error.reason or type(error).__name__, error=shown)
-
-
-async def _call(route: Route, message: Message[Any]) -> Outcome:
-    token = RUN_IN_PLACE.set(virtual_time.is_running())
-    try:
-        async with asyncio.timeout(route.timeout_seconds):
-            return await route.call(message)
-    finally:
-        RUN_IN_PLACE.reset(token)
+    return route, decoded
 
 
 def _type_by_annotation(router: Router, event: object) -> str | None:
@@ -124,13 +211,13 @@ def _received(event: object, attributes: Mapping[str, str | bytes]) -> Received:
     kept = {
         name: Attribute("Binary" if isinstance(value, bytes) else "String", value) for name, value in attributes.items()
     }
-    return Received(id="00000000-0000-0000-0000-000000000001", receipt="receipt", body=body, attributes=kept)
+    return Received(id=_id(1), receipt="receipt", body=body, attributes=kept)
 
 
 def _message(route: Route, event: object, decoded: Decoded, fields: dict[str, Any]) -> Message[Any]:
     is_ready = route.handler.payload.type in type(event).__mro__ and not isinstance(event, (str, bytes))
     known: dict[str, Any] = {
-        "id": "00000000-0000-0000-0000-000000000001",
+        "id": _id(1),
         "queue": "test",
         "event": event if is_ready else route.event_of(decoded),
         "event_type": decoded.event_type,
@@ -144,6 +231,10 @@ def _message(route: Route, event: object, decoded: Decoded, fields: dict[str, An
         "lease": FakeLease(),
     }
     return Message(**known | fields)
+
+
+def _id(number: int) -> str:
+    return f"00000000-0000-0000-0000-{number:012}"
 
 
 def _patterns(routes: tuple[Route, ...] | list[Route]) -> str:
