@@ -13,9 +13,16 @@ pytestmark = pytest.mark.integration
 RESTARTS = 8
 
 
-async def test_a_handler_that_kills_its_process_takes_no_neighbour_with_it(shop: Shop, tmp_path: Path) -> None:
-    """The worker is started again each time, as a pod is; every neighbour is handled, and the killer is known at last."""
+@pytest.mark.parametrize("router", ["router", "batches"])
+async def test_a_handler_that_kills_its_process_takes_no_neighbour_with_it(
+    shop: Shop, tmp_path: Path, router: str
+) -> None:
+    """The worker is started again each time, as a pod is; every neighbour is handled, and the killer is known at last.
+
+    Also the neighbours that were in one batch with it: while they are suspected, they are handled one by one.
+    """
     shop.configure(
+        router=router,
         process=f"state_dir: {json.dumps(str(tmp_path / 'state'))}",
         concurrency=10,
         wait_time_seconds=1,

@@ -28,9 +28,10 @@ import asyncio, os, time
 from pathlib import Path
 from typing import Any
 
-from worker import Message, PermanentError, Router, TransientError
+from worker import Batch, Message, PermanentError, Router, TransientError
 
 router = Router()
+batches = Router()
 LEDGER = os.open("ledger.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def note(verb: str, message: Message[Any]) -> None:
@@ -46,6 +47,16 @@ async def handle(message: Message[dict[str, Any]]) -> None:
     if message.event.get("fail") == "permanent":
         raise PermanentError("sold out")
     note("end", message)
+
+@batches.on("*", batch=Batch(10, window_seconds=1))
+async def handle_many(messages: list[Message[dict[str, Any]]]) -> None:
+    for message in messages:
+        note("start", message)
+    await asyncio.sleep(0.2)
+    if any(message.event.get("kills") for message in messages):
+        os._exit(137)
+    for message in messages:
+        note("end", message)
 """
 
 
@@ -95,10 +106,10 @@ class Shop:
         self._clients = clients
         self._workers: list[Worker] = []
 
-    def configure(self, *, process: str = "", **settings: object) -> None:
-        """Write the fleet file: settings of the queue, and of the process as YAML."""
+    def configure(self, *, process: str = "", router: str = "router", **settings: object) -> None:
+        """Write the fleet file: settings of the queue, and of the process as YAML; `batches` is the other router."""
         lines = "\n".join(f"    {name}: {json.dumps(value)}" for name, value in settings.items())
-        text = f"service: shop\nserver: {{port: 0}}\n{textwrap.dedent(process)}\nqueues:\n  {self.queue}:\n    handlers: shop_handlers:router\n{lines}\n"
+        text = f"service: shop\nserver: {{port: 0}}\n{textwrap.dedent(process)}\nqueues:\n  {self.queue}:\n    handlers: shop_handlers:{router}\n{lines}\n"
         (self.folder / "fleet.yaml").write_text(text)
         (self.folder / "shop_handlers.py").write_text(HANDLERS)
 
