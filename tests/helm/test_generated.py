@@ -72,7 +72,7 @@ def test_the_chart_assumes_the_defaults_of_the_fleet() -> None:
     fleet = FleetSettings.model_validate({"queues": {"orders": {"handlers": "x:y"}}})
     templates = "".join(path.read_text() for path in (CHART / "templates").glob("*.tpl"))
     assert f"$values.fleet.drain_seconds | default {fleet.drain_seconds} |" in templates
-    assert f"default {fleet.queues['orders'].concurrency} | int" in templates
+    assert f"default {fleet.queues['orders'].concurrency} -" in templates
     assert f'"wait_time_seconds" {fleet.queues["orders"].wait_time_seconds} $defaults' in templates
     assert f".port | default {ServerSettings().port} |" in templates
 

@@ -49,7 +49,7 @@ def test_the_examples_of_a_page_run(page: ModuleType) -> None:
 
 def test_the_page_about_handlers_has_tests_of_its_own() -> None:
     """Else the test above would prove little."""
-    assert PAGES["docs/how-to/write-a-handler.md"].count("\nasync def test_") == 5
+    assert PAGES["docs/how-to/write-a-handler.md"].count("\nasync def test_") == 6
 
 
 def test_the_readme_shows_a_handler_and_the_two_commands() -> None:

@@ -127,6 +127,8 @@ def _ready(queue: Snapshot) -> str:
     is_ready = queue.get("ready")
     if is_ready is None:
         return UNKNOWN
+    if is_ready and queue.get("breaker_open"):
+        return '<span class="bad">breaker open</span>'
     return '<span class="good">yes</span>' if is_ready else '<span class="bad">no</span>'
 
 

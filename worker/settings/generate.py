@@ -41,7 +41,7 @@ made from the settings themselves by `make generate`, as are [`config/fleet.exam
   `_`; positions in lists count from 0. `LONGSHORE_QUEUES__ORDER_PROCESSING__DEAD_LETTER__MAX_RECEIVE_COUNT=12`. Values are YAML.
   A variable overrides what the file has; it never adds a queue or topic. One that is almost a setting is refused.
 - `AWS_REGION`, `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_SQS` fill in what the file leaves open under `aws`.
-- What `defaults` says holds for every queue that does not say otherwise; `retry` and `tags` are merged key by key.
+- What `defaults` says holds for every queue that does not say otherwise; `retry`, `breaker` and `tags` are merged key by key.
 """
 
 
@@ -100,7 +100,7 @@ def _entry(key: str, node: Node, margin: str, *, is_told: bool = False) -> Itera
 
 def _comment(node: Node, margin: str) -> Iterator[str]:
     about = description(node).removesuffix(".")
-    if below(node) is None:
+    if below(node) is None or isinstance(node.get("default"), int):
         about = f"{about}. Allowed: {allowed(node)}"
     if "x-default" in node:
         about = f"{about}. Default: {node['x-default']}"
@@ -130,7 +130,8 @@ def _reference(section: Node, name: str) -> Iterator[str]:
     required = {key for option in options(section) for key in option.get("required", ())}
     for key, node in known.items():
         default = "**required**" if key in required else node.get("x-default") or f"`{_flow(node.get('default'))}`"
-        yield f"| `{key}` | {_kind(node)} | {default if below(node) is None or key in required else ''} | {description(node)} |"
+        is_value = below(node) is None or key in required or isinstance(node.get("default"), int)
+        yield f"| `{key}` | {_kind(node)} | {default if is_value else ''} | {description(node)} |"
     for key, node in known.items():
         inner = below(node)
         if inner is not None:
@@ -143,7 +144,8 @@ def _kind(node: Node) -> str:
         reason = node.get("x-because")
         return allowed(node) + (f" ({reason})" if reason else "")
     others = [allowed(option) for option in options(node) if "const" in option or option.get("type") == "integer"]
-    return " or ".join(["a list of mappings" if is_list(node) else "a mapping", *others])
+    section = "a list of mappings" if is_list(node) else "a mapping"
+    return " or ".join([*others, section] if isinstance(node.get("default"), int) else [section, *others])
 
 
 if __name__ == "__main__":

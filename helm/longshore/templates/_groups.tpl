@@ -60,8 +60,9 @@ hasOwnDrain, serviceAccountName, hasOwnServiceAccount, and every value that a gr
 {{- $queues := dict -}}
 {{- range $key, $queue := $fleet.queues -}}
 {{- $name := regexReplaceAll "^.*[:/]" $key "" -}}
-{{- $concurrency := ($queue | default dict).concurrency | default ($fleet.defaults | default dict).concurrency | default 10 | int -}}
-{{- $concurrency = min $concurrency ($fleet.max_running_handlers | default $concurrency | int) -}}
+{{- $concurrency := ($queue | default dict).concurrency | default ($fleet.defaults | default dict).concurrency | default 10 -}}
+{{- if kindIs "map" $concurrency -}}{{- $concurrency = $concurrency.max -}}{{- end -}}
+{{- $concurrency = min ($concurrency | int) ($fleet.max_running_handlers | default $concurrency | int) -}}
 {{- $_ := set $queues $name (dict "name" $name "key" $key "concurrency" $concurrency) -}}
 {{- end -}}
 {{- toJson $queues -}}
