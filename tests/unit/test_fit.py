@@ -82,7 +82,7 @@ def test_attempts_above_the_queues_are_warned_of() -> None:
     """They eat up what drains and lost leases need."""
     (warning,) = misfits(queue(attempts=3), router(attempts=9))
     assert "attempts=9, more than attempts (3) of queue orders" in warning
-    assert "leaves 1 receives" in warning
+    assert "max_receive_count (10) is only 1 above that" in warning
 
 
 def test_a_time_limit_above_the_lease_is_warned_of() -> None:

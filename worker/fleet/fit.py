@@ -21,11 +21,11 @@ def misfits(queue: QueueSettings, router: Router) -> Iterator[str]:
     """Yield a sentence for each handler that works, but costs something that may not have been meant."""
     for route in router.routes:
         if route.attempts is not None and route.attempts > queue.attempts and queue.dead_letter != "none":
-            left = queue.dead_letter.max_receive_count - route.attempts
+            count = queue.dead_letter.max_receive_count
             yield (
                 f"{route.handler.label} has attempts={route.attempts}, more than attempts ({queue.attempts}) of queue "
-                f"{queue.name}, whose max_receive_count ({queue.dead_letter.max_receive_count}) leaves {left} receives "
-                f"to drains and lost leases: raise the queue's attempts"
+                f"{queue.name}, whose max_receive_count ({count}) is only {count - route.attempts} above that, for drains "
+                f"and lost leases: raise the queue's attempts, and max_receive_count with it"
             )
         if route.timeout_seconds is not None and route.timeout_seconds >= queue.max_lease_seconds:
             yield (

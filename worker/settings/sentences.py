@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from worker.settings.base import KeyPath, found
 from worker.settings.environment import Variables
@@ -57,7 +58,7 @@ class Origin:
 
 def sentence(error: ValidationError, origin: Origin) -> str:
     """Return the sentence for the first mistake of a validation."""
-    first = error.errors(include_url=False)[0]
+    first = _most_telling(error)
     at, node = find(first["loc"])
     if first["type"] == "refused":
         return _refused(first["ctx"], at, origin)
@@ -66,6 +67,14 @@ def sentence(error: ValidationError, origin: Origin) -> str:
     reason = node.get("x-because")
     because = f": {reason}" if reason else ""
     return f"{origin.subject(at)} is {found(first['input'])}, but must be {allowed(node)}{because}"
+
+
+def _most_telling(error: ValidationError) -> ErrorDetails:
+    """Return the first mistake; where a value may be one of several things, what is wrong with the one that it is like."""
+    errors = error.errors(include_url=False)
+    at = find(errors[0]["loc"])[0]
+    same = [each for each in errors if find(each["loc"])[0][: len(at)] == at]
+    return max(same, key=lambda each: (len(find(each["loc"])[0]), each["type"] == "refused"))
 
 
 def _refused(told: Mapping[str, Any], at: KeyPath, origin: Origin) -> str:
