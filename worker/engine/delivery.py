@@ -79,6 +79,11 @@ class Delivery:
         """Whether it waits in place."""
         return self._waiter is not None
 
+    @property
+    def stands_alone(self) -> bool:
+        """Whether it is handled by itself: it is to be, or it is about to end without being handled."""
+        return self.is_alone or self.cause is not None or self.lease.is_lost
+
     def begin(self) -> bool:
         """From here on the current task may be interrupted; false if the cause to do so came first."""
         self.run = asyncio.current_task()
