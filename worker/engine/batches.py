@@ -35,12 +35,17 @@ class _Ticket:
 
 
 class _Circle:
-    """Messages of one FIFO group that are handled together, in order; who never joins is not waited for."""
+    """Messages of one FIFO group that are handled together, in order, up to the first that fails before.
+
+    Who never joins is not waited for.
+    """
 
     def __init__(self, deliveries: Sequence[Delivery]) -> None:
         self._order = [delivery.received.id for delivery in deliveries]
         self._awaited = set(self._order)
         self._joined: list[_Ticket] = []
+        self._ends_before = len(self._order)
+        """The place of the first that may not be overtaken."""
 
     def without(self, message_id: str) -> list[_Ticket]:
         """Wait for one less; return everybody who joined, in order, once nobody is waited for."""
@@ -48,12 +53,23 @@ class _Circle:
         if self._awaited or not self._joined:
             return []
         tickets, self._joined = self._joined, []
-        return sorted(tickets, key=lambda ticket: self._order.index(ticket.delivery.received.id))
+        return sorted(tickets, key=self._place)
 
     def join(self, ticket: _Ticket) -> list[_Ticket]:
         """Add a ticket; return everybody once nobody is waited for."""
         self._joined.append(ticket)
         return self.without(ticket.delivery.received.id)
+
+    def fail(self, ticket: _Ticket) -> None:
+        """Let nobody who comes behind it be handled."""
+        self._ends_before = min(self._ends_before, self._place(ticket))
+
+    def admits(self, ticket: _Ticket) -> bool:
+        """Whether nobody before it has failed."""
+        return self._place(ticket) < self._ends_before
+
+    def _place(self, ticket: _Ticket) -> int:
+        return self._order.index(ticket.delivery.received.id)
 
 
 class _Run:
@@ -132,6 +148,8 @@ class Batches:
             delivery.end()
             del self._tickets[message.id]
             if ticket.circle is not None:
+                if ticket.run is None and (delivery.cause is not None or not isinstance(happened, Ack)):
+                    ticket.circle.fail(ticket)
                 self._begin(ticket.circle.without(message.id))
         if delivery.cause is not None:
             return interrupted(delivery.cause, has_run=ticket.run is not None)
@@ -211,8 +229,17 @@ class Batches:
 
     async def _by_themselves(self, tickets: list[_Ticket]) -> None:
         async with self._room.turn():
-            if still_there := [ticket for ticket in tickets if not ticket.answer.done()]:
+            if still_there := self._still_there(tickets):
                 await self._handle(still_there)
+
+    def _still_there(self, tickets: Sequence[_Ticket]) -> list[_Ticket]:
+        """Return who has not left meanwhile; in a FIFO group nobody overtakes one who has."""
+        for ticket in tickets:
+            if ticket.circle is not None and ticket.answer.done():
+                ticket.circle.fail(ticket)
+            elif ticket.circle is not None and not ticket.circle.admits(ticket):
+                _void(ticket)
+        return [ticket for ticket in tickets if not ticket.answer.done()]
 
     async def _handle(self, tickets: list[_Ticket]) -> None:
         call, task = Call(self._calls, self._route.name), asyncio.current_task()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from worker import Batch, Message, Router
+from worker import Ack, Batch, CallNext, Message, Router
 from worker.engine.journal import Suspects
 from worker.engine.room import most_in_hand
 from worker.outcome import Outcome, Retry
@@ -137,3 +137,39 @@ async def test_messages_behind_heads_with_long_delays_are_not_dead_lettered_for_
     await Fleet(source, attempts=3).run(handle)
     assert done == ["a-6", "a-7"]
     assert len(source.dead_letters) == 6
+
+
+async def test_a_batch_that_waits_for_its_turn_ends_before_a_member_that_is_lost() -> None:
+    """Those behind it are handled after it, by whoever gets it next (F1, L3)."""
+    source, (router, calls) = MemorySource("orders.fifo", visibility_timeout_seconds=6), batch_router(5, seconds=9)
+    send(source, "a", 1)
+    send(source, "b", 4)
+    async with Fleet(source, visibility_timeout_seconds=6, concurrency=1).running(router):
+        await asyncio.sleep(1)
+        next(stored for stored in source.stored() if stored.body == "b-1").handle += 1
+        await asyncio.sleep(120)
+    assert calls == [["a-0"], ["b-0"], ["b-1", "b-2", "b-3"]]
+    assert source.is_empty
+
+
+async def test_a_batch_ends_before_a_member_whose_middleware_failed() -> None:
+    """Nobody overtakes a failed one, but one that is done without being handled is in nobody's way (F1, B1)."""
+    source, calls, failed = MemorySource("orders.fifo"), [], []
+
+    async def fail_once(message: Message[Any], call_next: CallNext) -> Outcome:
+        if message.body == "a-1":
+            return Ack()
+        if message.body == "a-3" and not failed:
+            failed.append(message.body)
+            raise RuntimeError("not yet")
+        return await call_next(message)
+
+    router = Router(middleware=[fail_once])
+
+    @router.on("*", batch=Batch(6))
+    async def handle(messages: Sequence[Message[Any]]) -> None:
+        calls.append([message.body for message in messages])
+
+    send(source, "a", 6)
+    await Fleet(source, concurrency=1).run(router)
+    assert calls == [["a-0", "a-2"], ["a-3", "a-4", "a-5"]]
