@@ -88,10 +88,10 @@ class Passage:
                 self.attempts.forget(delivery.received.id)
                 return 0 if delivery.received.id in self._settlement.done else None
             case Retry() | Release():
-                self.attempts.ended(delivery.received.id, delivery.failures)
+                self.attempts.ended(delivery.received.id, delivery.failures, delivery.receives)
                 return done.after or 0
             case Abandon():
-                self.attempts.ended(delivery.received.id, delivery.failures)
+                self.attempts.ended(delivery.received.id, delivery.failures, delivery.receives)
                 return 0
 
     async def return_behind(self, delivery: Delivery, seconds: float) -> None:

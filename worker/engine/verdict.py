@@ -67,7 +67,8 @@ class Rules:
 
     def _retry(self, retry: Retry, received: Received, tries: Tries, now_wall: float) -> Fate:
         if self.is_last_attempt(received, tries):
-            return DeadLetter(retry.reason or f"failed {tries.attempt} times", retry.error)
+            reason = f"failed {tries.attempt} times" if tries.attempt else RETURNED_TOO_OFTEN
+            return DeadLetter(retry.reason or reason, retry.error)
         ends_at = self._expires_at(received)
         if self.can_dead_letter and ends_at - now_wall < LAST_HOUR_SECONDS:
             return DeadLetter(EXPIRING, retry.error)

@@ -154,7 +154,8 @@ async def test_a_batch_that_waits_for_its_turn_ends_before_a_member_that_is_lost
 
 async def test_a_batch_ends_before_a_member_whose_middleware_failed() -> None:
     """Nobody overtakes a failed one, but one that is done without being handled is in nobody's way (F1, B1)."""
-    source, calls, failed = MemorySource("orders.fifo"), [], []
+    source, calls = MemorySource("orders.fifo"), []
+    failed: list[str] = []
 
     async def fail_once(message: Message[Any], call_next: CallNext) -> Outcome:
         if message.body == "a-1":
