@@ -21,7 +21,7 @@ LAST_CALL_SECONDS = 0.05
 class _Ticket:
     """One message's place in a batch."""
 
-    __slots__ = ("answer", "circle", "delivery", "is_void", "message", "run")
+    __slots__ = ("answer", "circle", "delivery", "is_answered", "is_void", "message", "run")
 
     def __init__(self, delivery: Delivery, message: Message[Any], circle: "_Circle | None") -> None:
         self.delivery = delivery
@@ -30,6 +30,8 @@ class _Ticket:
         self.run: _Run | None = None
         """The call that handles it, once it has begun."""
         self.answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.is_answered = False
+        """Its call had ended when it was interrupted: what is done stays done."""
         self.is_void = False
         """Its batch ended without saying anything of it: it is run again by whoever sent it here."""
 
@@ -138,12 +140,13 @@ class Batches:
         """Take one message through the middleware and a batch; `None` when its batch said nothing of it."""
         ticket = _Ticket(delivery, message, self._circles.pop(message.id, None))
         self._tickets[message.id] = ticket
+        delivery.company = None
         happened: Fate = Release()
         try:
             if delivery.begin():
                 happened = sound(await self._chain(message))
         except BaseException as error:  # noqa: BLE001  # a middleware may raise anything
-            happened = classify(error)
+            happened, ticket.is_answered = classify(error), False
         finally:
             delivery.end()
             del self._tickets[message.id]
@@ -151,7 +154,7 @@ class Batches:
                 if ticket.run is None and (delivery.cause is not None or not isinstance(happened, Ack)):
                     ticket.circle.fail(ticket)
                 self._begin(ticket.circle.without(message.id))
-        if delivery.cause is not None:
+        if delivery.cause is not None and not ticket.is_answered:
             return interrupted(delivery.cause, has_run=ticket.run is not None)
         return None if ticket.is_void else happened
 
@@ -185,6 +188,9 @@ class Batches:
         try:
             return await ticket.answer
         except asyncio.CancelledError:
+            if ticket.answer.done() and not ticket.answer.cancelled():
+                ticket.is_answered = True
+                return ticket.answer.result()
             if not ticket.is_void:
                 await self._withdraw(ticket)
             raise
