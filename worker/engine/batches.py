@@ -21,7 +21,7 @@ LAST_CALL_SECONDS = 0.05
 class _Ticket:
     """One message's place in a batch."""
 
-    __slots__ = ("answer", "circle", "delivery", "is_void", "message", "run")
+    __slots__ = ("answer", "circle", "delivery", "is_answered", "is_void", "message", "run")
 
     def __init__(self, delivery: Delivery, message: Message[Any], circle: "_Circle | None") -> None:
         self.delivery = delivery
@@ -30,17 +30,24 @@ class _Ticket:
         self.run: _Run | None = None
         """The call that handles it, once it has begun."""
         self.answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.is_answered = False
+        """Its call had ended when it was interrupted: what is done stays done."""
         self.is_void = False
         """Its batch ended without saying anything of it: it is run again by whoever sent it here."""
 
 
 class _Circle:
-    """Messages of one FIFO group that are handled together, in order; who never joins is not waited for."""
+    """Messages of one FIFO group that are handled together, in order, up to the first that fails before.
+
+    Who never joins is not waited for.
+    """
 
     def __init__(self, deliveries: Sequence[Delivery]) -> None:
         self._order = [delivery.received.id for delivery in deliveries]
         self._awaited = set(self._order)
         self._joined: list[_Ticket] = []
+        self._ends_before = len(self._order)
+        """The place of the first that may not be overtaken."""
 
     def without(self, message_id: str) -> list[_Ticket]:
         """Wait for one less; return everybody who joined, in order, once nobody is waited for."""
@@ -48,12 +55,23 @@ class _Circle:
         if self._awaited or not self._joined:
             return []
         tickets, self._joined = self._joined, []
-        return sorted(tickets, key=lambda ticket: self._order.index(ticket.delivery.received.id))
+        return sorted(tickets, key=self._place)
 
     def join(self, ticket: _Ticket) -> list[_Ticket]:
         """Add a ticket; return everybody once nobody is waited for."""
         self._joined.append(ticket)
         return self.without(ticket.delivery.received.id)
+
+    def fail(self, ticket: _Ticket) -> None:
+        """Let nobody who comes behind it be handled."""
+        self._ends_before = min(self._ends_before, self._place(ticket))
+
+    def admits(self, ticket: _Ticket) -> bool:
+        """Whether nobody before it has failed."""
+        return self._place(ticket) < self._ends_before
+
+    def _place(self, ticket: _Ticket) -> int:
+        return self._order.index(ticket.delivery.received.id)
 
 
 class _Run:
@@ -122,18 +140,21 @@ class Batches:
         """Take one message through the middleware and a batch; `None` when its batch said nothing of it."""
         ticket = _Ticket(delivery, message, self._circles.pop(message.id, None))
         self._tickets[message.id] = ticket
+        delivery.company = None
         happened: Fate = Release()
         try:
             if delivery.begin():
                 happened = sound(await self._chain(message))
         except BaseException as error:  # noqa: BLE001  # a middleware may raise anything
-            happened = classify(error)
+            happened, ticket.is_answered = classify(error), False
         finally:
             delivery.end()
             del self._tickets[message.id]
             if ticket.circle is not None:
+                if ticket.run is None and (delivery.cause is not None or not isinstance(happened, Ack)):
+                    ticket.circle.fail(ticket)
                 self._begin(ticket.circle.without(message.id))
-        if delivery.cause is not None:
+        if delivery.cause is not None and not ticket.is_answered:
             return interrupted(delivery.cause, has_run=ticket.run is not None)
         return None if ticket.is_void else happened
 
@@ -167,6 +188,9 @@ class Batches:
         try:
             return await ticket.answer
         except asyncio.CancelledError:
+            if ticket.answer.done() and not ticket.answer.cancelled():
+                ticket.is_answered = True
+                return ticket.answer.result()
             if not ticket.is_void:
                 await self._withdraw(ticket)
             raise
@@ -211,8 +235,17 @@ class Batches:
 
     async def _by_themselves(self, tickets: list[_Ticket]) -> None:
         async with self._room.turn():
-            if still_there := [ticket for ticket in tickets if not ticket.answer.done()]:
+            if still_there := self._still_there(tickets):
                 await self._handle(still_there)
+
+    def _still_there(self, tickets: Sequence[_Ticket]) -> list[_Ticket]:
+        """Return who has not left meanwhile; in a FIFO group nobody overtakes one who has."""
+        for ticket in tickets:
+            if ticket.circle is not None and ticket.answer.done():
+                ticket.circle.fail(ticket)
+            elif ticket.circle is not None and not ticket.circle.admits(ticket):
+                _void(ticket)
+        return [ticket for ticket in tickets if not ticket.answer.done()]
 
     async def _handle(self, tickets: list[_Ticket]) -> None:
         call, task = Call(self._calls, self._route.name), asyncio.current_task()

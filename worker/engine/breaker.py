@@ -44,7 +44,8 @@ class Breaker:
     2. While it is open nothing is received, and what fails for such a reason is held: its lease is kept, no receive and no
        attempt is spent. One held message is tried again after each pause; the fifth time, a new one is received for that.
     3. The first that succeeds closes it, and all that is held is run again.
-    4. An outage of up to `max_lease_seconds` dead-letters nothing; after that the usual rules hold again.
+    4. An outage of up to `max_lease_seconds` dead-letters nothing, but what SQS would delete within an hour for its age;
+       after that the usual rules hold again.
     """
 
     def __init__(self, context: QueueContext, slots: Slots) -> None:

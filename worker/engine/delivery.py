@@ -36,7 +36,7 @@ class Delivery:
     place: with its lease kept, until it is run again.
     """
 
-    __slots__ = ("_waiter", "attempt", "attempts", "cause", "company", "event_type", "failures", "handler", "is_alone", "is_superseded", "lease", "on_interrupt", "received", "run")  # fmt: skip
+    __slots__ = ("_waiter", "attempt", "attempts", "cause", "company", "event_type", "failures", "handler", "is_alone", "is_superseded", "lease", "on_interrupt", "received", "receives", "run")  # fmt: skip
 
     def __init__(self, received: Received, lease: HeldLease, attempt: int = 1) -> None:
         self.received = received
@@ -45,6 +45,8 @@ class Delivery:
         """Which attempt its next run is: the receive count, less what was no failure, and what failed in place."""
         self.failures = 0
         """How often the handler has failed in this receive."""
+        self.receives = 1
+        """How many receives it stands for: one, and those that came while it was in hand."""
         self.cause: Cause | None = None
         """Why the handler was interrupted, if it was."""
         self.event_type: str | None = None
@@ -78,6 +80,11 @@ class Delivery:
     def is_waiting(self) -> bool:
         """Whether it waits in place."""
         return self._waiter is not None
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether it is handled by itself: it is to be, or it is about to end without being handled."""
+        return self.is_alone or self.cause is not None or self.lease.is_lost
 
     def begin(self) -> bool:
         """From here on the current task may be interrupted; false if the cause to do so came first."""

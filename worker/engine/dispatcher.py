@@ -80,6 +80,7 @@ class Dispatcher:
             self._context.metrics.duplicate()
             if not (current.lease.is_lost or current.lease.is_resting):  # the newest receipt and lease count (R9)
                 current.received = received
+                current.receives += 1
                 current.lease.renew(received, since)
                 return
         if delivery.lease.is_lost:
@@ -186,8 +187,11 @@ class Dispatcher:
     def _finish(self, lane: Lane, delivery: Delivery) -> None:
         self._keeper.let_go(delivery)
         lane.deliveries.remove(delivery)
-        if self._in_hand.get(delivery.received.id) is delivery:
+        newest = self._in_hand.get(delivery.received.id)
+        if newest is delivery:
             del self._in_hand[delivery.received.id]
+        elif newest is not None:  # it was numbered when nobody knew yet how this one would end
+            newest.attempt = max(1, newest.attempt + delivery.failures - delivery.receives)
         self._context.vitals.slot_freed_at = self._context.clock.now()
         self._context.metrics.in_hand(len(self._in_hand))
 

@@ -68,10 +68,10 @@ class Executor:
                     return [prepared]
                 break
             batch = prepared.route.batch
-            if together and prepared.route is not together[0][1].route:
+            if together and (delivery.stands_alone or prepared.route is not together[0][1].route):
                 break
             together.append((delivery, prepared))
-            if batch is None or delivery.is_alone or len(together) >= batch.size:
+            if batch is None or delivery.stands_alone or len(together) >= batch.size:
                 break
         batches = self._batches.get(together[0][1].route)
         if batches is None:

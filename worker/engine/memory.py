@@ -66,7 +66,7 @@ class AttemptMemory(_Memory[int]):
             return received.receive_count
         return max(1, received.receive_count + (self._find(received.id) or 0))
 
-    def ended(self, message_id: str, failures: int) -> None:
-        """Note how often the handler failed in a receive that has ended and may be followed by another."""
-        if failures != 1 or message_id in self._notes:
-            self._note(message_id, (self._find(message_id) or 0) + failures - 1)
+    def ended(self, message_id: str, failures: int, receives: int = 1) -> None:
+        """Note how often the handler failed in a receive, or in several that were one, which may be followed by another."""
+        if failures != receives or message_id in self._notes:
+            self._note(message_id, (self._find(message_id) or 0) + failures - receives)

@@ -1,6 +1,7 @@
 """The passage of a message: run, judged, kept in place or settled. Its lease is kept all the while."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -88,10 +89,10 @@ class Passage:
                 self.attempts.forget(delivery.received.id)
                 return 0 if delivery.received.id in self._settlement.done else None
             case Retry() | Release():
-                self.attempts.ended(delivery.received.id, delivery.failures)
+                self.attempts.ended(delivery.received.id, delivery.failures, delivery.receives)
                 return done.after or 0
             case Abandon():
-                self.attempts.ended(delivery.received.id, delivery.failures)
+                self.attempts.ended(delivery.received.id, delivery.failures, delivery.receives)
                 return 0
 
     async def return_behind(self, delivery: Delivery, seconds: float) -> None:
@@ -138,8 +139,13 @@ class Passage:
         delivery.failures += is_attempt
         tries = Tries(delivery.attempt, delivery.attempts, in_place=self._is_fifo and has_run)
         fate = self._rule(failure, delivery, tries)
-        if is_suspicious and (self._breaker.holds or (isinstance(fate, DeadLetter) and self._breaker.doubts(delivery))):
-            stays = await self._may_stay(delivery)
+        left = self._context.rules.seconds_until_expiring(delivery.received, self._context.clock.wall())
+        if (
+            is_suspicious
+            and left > 0
+            and (self._breaker.holds or (isinstance(fate, DeadLetter) and self._breaker.doubts(delivery)))
+        ):
+            stays = await self._may_stay(delivery, left)
             fate = failure
         elif tries.in_place and isinstance(fate, Retry):
             stays = self._may_wait(delivery, fate) and await delivery.wait(fate.after)
@@ -150,11 +156,20 @@ class Passage:
         delivery.attempt += is_attempt
         return None
 
-    async def _may_stay(self, delivery: Delivery) -> bool:
-        """Hold the message while the breaker is open; false when it must be given back."""
+    async def _may_stay(self, delivery: Delivery, seconds: float = math.inf) -> bool:
+        """Hold the message while the breaker is open, for `seconds` at most; false when it must be given back."""
         if self._context.is_draining:
             delivery.interrupt(Cause.DRAIN)
-        is_free = await self._breaker.hold(delivery)
+        end = (
+            None
+            if seconds == math.inf
+            else asyncio.get_running_loop().call_later(seconds, delivery.interrupt, Cause.LEASE_CAP)
+        )
+        try:
+            is_free = await self._breaker.hold(delivery)
+        finally:
+            if end is not None:
+                end.cancel()
         if not is_free:
             self._breaker.passed(delivery)
         return is_free

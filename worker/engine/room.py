@@ -24,7 +24,7 @@ def places(settings: QueueSettings, router: Router) -> int:
 
 def most_in_hand(settings: QueueSettings, router: Router) -> int:
     """Return how many messages may at most be received and not settled (R1)."""
-    return settings.max_concurrency * max(router.largest_batch, MAX_BATCH if settings.is_fifo else 1)
+    return places(settings, router) * (MAX_BATCH if settings.is_fifo else 1)
 
 
 class Room:

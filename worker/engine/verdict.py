@@ -50,6 +50,10 @@ class Rules:
         """How long a message may be hidden whose dead letter could not be sent: never past its retention (S7)."""
         return self._clamp(self.settings.retry.max_seconds, received, now_wall)
 
+    def seconds_until_expiring(self, received: Received, now_wall: float) -> float:
+        """Seconds from which on a failure is dead-lettered because the retention ends within an hour (S7)."""
+        return self._expires_at(received) - LAST_HOUR_SECONDS - now_wall if self.can_dead_letter else math.inf
+
     @property
     def can_dead_letter(self) -> bool:
         """Whether the queue has a dead-letter queue; `none` is said on purpose."""
@@ -67,9 +71,9 @@ class Rules:
 
     def _retry(self, retry: Retry, received: Received, tries: Tries, now_wall: float) -> Fate:
         if self.is_last_attempt(received, tries):
-            return DeadLetter(retry.reason or f"failed {tries.attempt} times", retry.error)
-        ends_at = self._expires_at(received)
-        if self.can_dead_letter and ends_at - now_wall < LAST_HOUR_SECONDS:
+            reason = f"failed {tries.attempt} times" if tries.attempt else RETURNED_TOO_OFTEN
+            return DeadLetter(retry.reason or reason, retry.error)
+        if self.seconds_until_expiring(received, now_wall) <= 0:
             return DeadLetter(EXPIRING, retry.error)
         delay = retry.after
         if delay is None:

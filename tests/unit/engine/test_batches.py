@@ -335,6 +335,17 @@ class TestLeases:
         assert batches.running == 0
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
+    async def test_a_call_that_ends_as_the_drain_does_is_done(self) -> None:
+        """Finished work never goes back (S8)."""
+        source, batches = MemorySource(), Batches(Batch(10, window_seconds=0), seconds=5)
+        async with Fleet(source).running(batches.router) as consumer:
+            send(source, 10)
+            while not batches.running:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(batches.began[0] + 5 - now())
+            await consumer.cut_short()
+        assert source.is_empty
+
     async def test_a_call_that_ignores_its_cancellation_is_stuck_once(self, lines: LogLines) -> None:
         """Two hundred members are one stuck call, and it keeps its slot until it ends (E3)."""
         source, router = MemorySource(), Router()

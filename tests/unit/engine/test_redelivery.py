@@ -118,7 +118,7 @@ async def test_a_retry_goes_to_the_newest_handle(source: MemorySource) -> None:
     message_id = source.send("order")
     async with Fleet(source).running(work):
         await asyncio.sleep(11)
-    assert source.receives[message_id] == [0, pytest.approx(0, abs=0.1), pytest.approx(10, abs=0.1)]
+    assert source.receives[message_id][:3] == [0, pytest.approx(0, abs=0.1), pytest.approx(10, abs=0.1)]
 
 
 async def test_the_answer_to_a_beat_of_an_old_handle_says_nothing_of_the_new_one(source: MemorySource) -> None:
