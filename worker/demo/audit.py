@@ -63,6 +63,7 @@ class Audit:
             for product, before in self._stock.items()
             if (now := await self._stock_and_reserved(product)) != before
         ]
+        books.payments = await self._database.ledger.histories()
 
     async def _stock_and_reserved(self, product: str) -> int:
         return await self._database.in_stock(product) + await self._database.total_reserved(product)
@@ -75,3 +76,4 @@ async def _read_reasons(account: Account, dead_letters: SqsSource) -> None:
     while letters := await dead_letters.receive(ReceiveRequest(MAX_BATCH, 0, visibility_timeout_seconds=60)):
         for letter in letters:
             account.reasons[json.loads(letter.attributes[REASON_ATTRIBUTE].value)["reason"]] += 1
+        await dead_letters.delete([letter.receipt for letter in letters])  # of a FIFO group the next comes only then

@@ -79,7 +79,7 @@ class Demo:
                 database = f"sqlite:///{folder / 'orders.sqlite'}"
             self._show.say("starting the embedded AWS, a mail server and two order services ...")
             async with Stage(settings, database, folder, mail_seconds=self._script.mail_seconds) as stage:
-                self._show.say(f"{stage.resources_made} resources made: a topic, queues, dead-letter queues, policies, subscriptions")  # fmt: skip
+                self._show.say(f"{stage.resources_made} resources made: topics, queues, dead-letter queues, policies, subscriptions")  # fmt: skip
                 return await self._play(stage)
 
     async def _play(self, stage: Stage) -> int:
