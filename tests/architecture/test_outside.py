@@ -107,6 +107,8 @@ def test_no_registry_is_named(path: Path) -> None:
 def test_what_is_installed_from_a_lock_is_not_resolved_again(path: str) -> None:
     """A lock is complete; an old pip that resolves it anew takes a newer release for an extra and then misses its hash."""
     text = (ROOT / path).read_text()
-    installs = [line for line in text.splitlines() if "pip" in line and "install" in line and "--require-hashes" in line]
+    installs = [
+        line for line in text.splitlines() if "pip" in line and "install" in line and "--require-hashes" in line
+    ]
     assert installs
     assert [line for line in installs if "--no-deps" not in line] == []

@@ -96,7 +96,16 @@ def _libraries() -> Path:
         shutil.rmtree(place, ignore_errors=True)
         _pip(
             "the schemas of Kubernetes",
-            *("install", "--no-compile", "--no-deps", "--require-hashes", "--target", str(place), "--requirement", str(lock)),
+            *(
+                "install",
+                "--no-compile",
+                "--no-deps",
+                "--require-hashes",
+                "--target",
+                str(place),
+                "--requirement",
+                str(lock),
+            ),
         )
         seal.write_text(lock.read_text())
     return place

@@ -180,7 +180,17 @@ def tools(request: pytest.FixtureRequest) -> Path:
     stamp = folder / "installed"
     if not stamp.exists() or stamp.read_text() != lock.read_text():
         venv.create(folder, clear=True, with_pip=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
+        pip = [
+            str(folder / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "-r",
+            str(lock),
+        ]
         ended = subprocess.run(pip, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, f"cfn-lint and python-hcl2 cannot be installed: {ended.stderr}"
         stamp.write_text(lock.read_text())

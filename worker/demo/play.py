@@ -37,7 +37,7 @@ class Script:
     """Go on until Ctrl-C, at a slower pace and without an outage."""
     database: str | None = None
     """URL of the orders' database; unset, an SQLite file that goes with the demo."""
-    per_second: float = 55.0
+    per_second: float = 45.0
     mail_seconds: float = 0.2
     """How long the mail server takes for a mail."""
 

@@ -65,9 +65,6 @@ class Stage:
         enter = self._stack.enter_async_context
         await enter(self.database)  # it may be someone's server, and is what can fail
         await self.database.stock_up(STOCK, counting=COUNTED_PRODUCT, counted_until=time.time() + STOCKTAKE_SECONDS)
-        await self.database.ledger.know_cards(
-            declined=[NO_CREDIT], busy=BUSY_BANKS, busy_until=time.time() + BUSY_SECONDS
-        )
         await self.audit.begin()
         await enter(self.aws)
         self.clients = await enter(AwsClients(self.aws.access))
@@ -78,6 +75,9 @@ class Stage:
             for name in (ORDERS_TOPIC, PAYMENTS_TOPIC)
         )
         self.shop = await enter(Shop(orders, payments, self.mail, self._folder))
+        await self.database.ledger.know_cards(
+            declined=[NO_CREDIT], busy=BUSY_BANKS, busy_until=time.time() + BUSY_SECONDS
+        )
         self._stack.enter_context(_environment(ORDERS_DATABASE=self._database_url, ORDERS_SMTP=self.mail.url))
         self.process = Process(self._settings, load_routers(self._settings), self.aws.access)
 

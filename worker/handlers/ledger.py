@@ -66,10 +66,11 @@ class Ledger:
         def work(connection: Connection) -> bool | None:
             found = self._find(connection, payment)
             if found is None:
-                verdict = _verdict(connection.execute(self._statements.card, card).first(), now)
-                connection.execute(self._statements.open_payment, {**opened, "state": verdict})
-                found = self._find(connection, payment)  # who else opened it meanwhile has asked the bank, too
-            return None if found.state == "declined" else self._enter(connection, payment, "authorized")
+                state = _verdict(connection.execute(self._statements.card, card).first(), now)
+                if connection.execute(self._statements.open_payment, {**opened, "state": state}).rowcount == 0:
+                    found = self._find(connection, payment)  # another delivery has asked the bank meanwhile
+            state = state if found is None else found.state
+            return None if state == "declined" else self._enter(connection, payment, "authorized")
 
         wrote = await self._run(work)
         if wrote is None:  # raised now that it is committed
