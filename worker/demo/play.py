@@ -141,6 +141,7 @@ class Demo:
 
     def _verdict(self, stage: Stage, *, is_complete: bool) -> int:
         self._show.result(stage.books)
+        self._show.payments(stage.books)
         self._show.placements(stage.shop, self._script.mail_seconds, self._script.outage_seconds)
         faults = stage.books.faults()
         for fault in faults:

@@ -74,6 +74,12 @@ class Show:
             self.console.print(reasons)
         self.console.print()
 
+    def payments(self, books: Books) -> None:
+        """Print which steps payments have taken, one after the other, and how many did."""
+        ways = (f"{count:,} {', then '.join(steps)}" for steps, count in books.payments.most_common())
+        self.say(f"payments: {'; '.join(ways)}")
+        self.console.print()
+
     def placements(self, shop: Shop, mail_seconds: float, outage_seconds: float) -> None:
         """Print what placing an order took and how often it failed, inline and by event, measured in this run."""
         self.say(f"placing an order: a mail takes {_seconds(mail_seconds)}, and the mail server was down for {outage_seconds:.1f} s")  # fmt: skip
@@ -95,7 +101,7 @@ def table(books: Books) -> Table:
     """Return the books as a table, a row per queue; it fits 80 columns."""
     result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     result.add_column("queue", no_wrap=True, vertical="bottom")
-    for title in ("published", "received", "handled", "retried", "dead-\nlettered", "lag\np50", "lag\np99", "p99 in\noutage"):  # fmt: skip
+    for title in ("pub-\nlished", "re-\nceived", "handled", "retried", "dead-\nlettered", "lag\np50", "lag\np99", "p99 in\noutage"):  # fmt: skip
         result.add_column(title, justify="right", vertical="bottom")
     for name, account in books.accounts.items():
         counts = (account.published, account.received, account.handled, account.retried, account.dead_lettered)
