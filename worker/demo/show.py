@@ -16,6 +16,7 @@ from worker.demo.shop import Shop
 __all__ = ["Show"]
 
 LINE_SECONDS = 2.0
+LINE_COLUMN = len("2000/2000")
 WIDTH_ELSEWHERE = 100
 
 
@@ -56,9 +57,12 @@ class Show:
         now = time.monotonic()
         if now - self._said_at >= LINE_SECONDS:
             if not self._lines:
-                self.say("".join(["handled", *(f"  {name}" for name in books.accounts)]))
+                names = (name.partition("-")[0].rjust(LINE_COLUMN) for name in books.accounts)
+                self.say("  ".join(["handled", *names]))
             self._said_at, self._lines = now, self._lines + 1
-            counts = (f"{account.handled}/{account.published}".rjust(len(name)) for name, account in books.accounts.items())  # fmt: skip
+            counts = (
+                f"{account.handled}/{account.published}".rjust(LINE_COLUMN) for account in books.accounts.values()
+            )
             self.say("  ".join([f"{now - self._began_at:5.1f} s", *counts]))
 
     def result(self, books: Books) -> None:
