@@ -13,7 +13,7 @@ import pytest
 from worker import Publisher
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
-from worker.demo.books import Books
+from worker.demo.books import IN_TURN, Books
 from worker.demo.stage import Stage
 from worker.demo.tally import Tally
 from worker.demo.visit import main, visiting
@@ -66,6 +66,7 @@ async def test_the_books_of_a_fleet_that_works_balance(world: World) -> None:
         account = books.accounts["order-processing"]
         assert account.handled + account.dead_lettered == events
         assert books.accounts["payment-processing.fifo"].dead_lettered == (2 if events == 210 else 0)
+        assert {("authorized",), ("authorized", "captured")} <= set(books.payments) <= IN_TURN
     assert said[-1].endswith("deliveries handled or dead-lettered")
     world.process.supervisor.drain()
     assert await fleet == 0

@@ -12,7 +12,7 @@ from worker.telemetry.cells import Spread
 from worker.telemetry.declared import LAG
 from worker.topology.filters import matches
 
-__all__ = ["EFFECTS", "Account", "Books"]
+__all__ = ["EFFECTS", "IN_TURN", "Account", "Books"]
 
 IN_TURN = {
     ("authorized",),

@@ -57,7 +57,6 @@ class Tally:
 
     async def look(self) -> None:
         """Fill the books with what has happened since."""
-        self._books.payments = await self._database.ledger.histories()
         for name, account in self._books.accounts.items():
             before, depth = self._before[name], await self._sources[name].depth()
             account.handled = await self._effects(name) - before.effects
@@ -65,6 +64,10 @@ class Tally:
             if name in self._dead_letters and account.handled + account.dead_lettered > account.published:
                 account.dead_lettered = len(await self._dead(name)) - before.dead
             account.depth = Depth(depth.visible, depth.in_flight, depth.delayed, account.dead_lettered)
+
+    async def close(self) -> None:
+        """Read which steps the payments have taken, those of other days among them."""
+        self._books.payments = await self._database.ledger.histories()
 
     async def _so_far(self, queue: str) -> Before:
         dead = await self._dead(queue)

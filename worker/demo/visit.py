@@ -77,6 +77,7 @@ class Visit:
         finally:
             publishing.cancel()
         self._books.orders_failed = self._customers.placements.failed
+        await self._tally.close()
         return self._books.faults()
 
     def _progress(self) -> str:
