@@ -22,6 +22,7 @@ from worker.demo.books import Account, Books
 from worker.demo.customers import Placements
 from worker.demo.day import CLOSED_MAILBOX, NO_CREDIT, Change, Day, News, Purchase, poison_in
 from worker.demo.mail_server import MailServer
+from worker.demo.show import table
 from worker.engine.dead_letters import REASON_ATTRIBUTE
 from worker.message import Attribute
 from worker.settings import load
@@ -189,6 +190,20 @@ class TestBooks:
         order = {"quantity": 1, "product": "cup", "user_id": "user-1", "email": "user-1@customers.example"}
         assert poison_in(queue, event_type, json.dumps(order | changes)) == why
         assert poison_in(queue, event_type, "<order>") == "the payload does not fit Order"
+
+
+def test_the_table_fits_80_columns() -> None:
+    """Of a day with four digits in every queue, and lags of tens of seconds."""
+    books = Books(load(FLEET, environ={}))
+    for account in books.accounts.values():
+        account.published = account.received = account.handled = account.retried = account.dead_lettered = 2_500
+        for lag in (account.lag, account.lag_in_outage):
+            lag.observe(29)
+    output = io.StringIO()
+    Console(file=output, width=200).print(table(books))
+    lines = output.getvalue().splitlines()
+    assert "2,500" in lines[-1]
+    assert max(len(line.rstrip()) for line in lines) <= 80
 
 
 class TestDay:

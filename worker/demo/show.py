@@ -105,7 +105,7 @@ def table(books: Books) -> Table:
     """Return the books as a table, a row per queue; it fits 80 columns."""
     result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     result.add_column("queue", no_wrap=True, vertical="bottom")
-    for title in ("pub-\nlished", "re-\nceived", "handled", "retried", "dead-\nlettered", "lag\np50", "lag\np99", "p99 in\noutage"):  # fmt: skip
+    for title in ("pub-\nlished", "re-\nceived", "handled", "re-\ntried", "dead\nletters", "lag\np50", "lag\np99", "p99 in\noutage"):  # fmt: skip
         result.add_column(title, justify="right", vertical="bottom")
     for name, account in books.accounts.items():
         counts = (account.published, account.received, account.handled, account.retried, account.dead_lettered)

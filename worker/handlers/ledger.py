@@ -60,16 +60,11 @@ class Ledger:
 
         Raises `BankBusyError`, after which nothing was written, or `DeclinedError`.
         """
-        card, now = {"user_id": payment.user_id}, datetime.now(UTC)
-        opened = {**_key(payment), **card, "amount_cents": _cents(payment)}
+        now = datetime.now(UTC)
 
         def work(connection: Connection) -> bool | None:
             found = self._find(connection, payment)
-            if found is None:
-                state = _verdict(connection.execute(self._statements.card, card).first(), now)
-                if connection.execute(self._statements.open_payment, {**opened, "state": state}).rowcount == 0:
-                    found = self._find(connection, payment)  # another delivery has asked the bank meanwhile
-            state = state if found is None else found.state
+            state = self._open(connection, payment, now) if found is None else found.state
             return None if state == "declined" else self._enter(connection, payment, "authorized")
 
         wrote = await self._run(work)
@@ -89,6 +84,7 @@ class Ledger:
         moved = {"paid": payment.order_id, "cents": _cents(payment)}
 
         def work(connection: Connection) -> bool:
+            # Moved first: who moves it at the same time is waited for here, and entries are in the order of moves.
             if connection.execute(self._statements.move_payment[step], moved).rowcount == 1:
                 return self._enter(connection, payment, step)
             entered = {**_key(payment), "step": step}
@@ -115,6 +111,15 @@ class Ledger:
             return Counter(tuple(row.step for row in steps) for _, steps in groupby(rows, lambda row: row.order_id))
 
         return await self._run(work, is_reading=True)
+
+    def _open(self, connection: Connection, payment: Payment, now: datetime) -> str:
+        """Ask the bank and write down where the payment stands, unless another delivery has done so meanwhile."""
+        card = {"user_id": payment.user_id}
+        state = _verdict(connection.execute(self._statements.card, card).first(), now)
+        opened = {**_key(payment), **card, "amount_cents": _cents(payment), "state": state}
+        if connection.execute(self._statements.open_payment, opened).rowcount == 1:
+            return state
+        return str(self._find(connection, payment).state)
 
     def _find(self, connection: Connection, payment: Payment) -> Any:
         return connection.execute(self._statements.payment, _key(payment)).first()
