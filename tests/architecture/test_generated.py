@@ -55,6 +55,7 @@ def test_the_fleet_of_the_repository_loads_without_a_warning() -> None:
         "email-notification",
         "analytics-tracking",
         "fraud-check",
+        "payment-processing.fifo",
     ]
     assert all(queue.dead_letter != "none" for queue in fleet.queues.values())
 

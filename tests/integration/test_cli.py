@@ -32,7 +32,8 @@ FULL = ["> /dev/full"] if Path("/dev/full").exists() else []
 PUBLISH = """
 import boto3, json
 sns = boto3.client("sns")
-(topic,) = [each["TopicArn"] for each in sns.list_topics()["Topics"]]
+topics = [each["TopicArn"] for each in sns.list_topics()["Topics"]]
+(topic,) = [arn for arn in topics if arn.endswith(":order-events")]
 order = {"order_id": "order-1", "user_id": "user-1", "email": "ann@shop.example", "product": "tea", "quantity": 1, "amount": 9}
 sns.publish(TopicArn=topic, Message=json.dumps(order), MessageAttributes={
     "event_type": {"DataType": "String", "StringValue": "order.delivered"}})
@@ -140,13 +141,15 @@ def test_topology_apply_has_nothing_to_do_the_second_time(
     """It says what it made, one line each, and their number."""
     path = fleet / "config" / "fleet.yaml"
     text = path.read_text()
-    for name in ("order-events", *yaml.safe_load(text)["queues"]):
-        text = re.sub(rf"\b{name}\b", unique_name(name), text)
+    written = yaml.safe_load(text)
+    for name in (*written["topics"], *written["queues"]):
+        bare = name.removesuffix(".fifo")
+        text = re.sub(rf"\b{bare}\b", unique_name(bare), text)
     path.write_text(text)
     environment = embedded_aws.environment
     made = longshore("topology", "apply", folder=fleet, environment=environment)
     assert (made.returncode, made.stderr) == (0, "")
-    assert made.stdout.splitlines()[-1] == "16 changes"
+    assert made.stdout.splitlines()[-1] == "20 changes"
     again = longshore("topology", "apply", "--json", folder=fleet, environment=environment)
     assert (again.returncode, json.loads(again.stdout)) == (0, {"changes": []})
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from email.message import EmailMessage
 from pathlib import Path
@@ -13,14 +14,19 @@ import pytest
 from aiosmtplib import SMTPRecipientsRefused, send
 from rich.console import Console
 
+from worker.aws.session import AwsClients
+from worker.aws.sqs import SqsSource
 from worker.demo import Demo, Script, Show
+from worker.demo.audit import read_reasons
 from worker.demo.books import Account, Books
 from worker.demo.customers import Placements
-from worker.demo.day import CLOSED_MAILBOX, Day, News, Purchase, poison_in
+from worker.demo.day import CLOSED_MAILBOX, NO_CREDIT, Change, Day, News, Purchase, poison_in
 from worker.demo.mail_server import MailServer
+from worker.demo.show import table
+from worker.engine.dead_letters import REASON_ATTRIBUTE
 from worker.message import Attribute
 from worker.settings import load
-from worker.source import Depth
+from worker.source import Copy, Depth
 
 pytestmark = pytest.mark.integration
 
@@ -37,10 +43,26 @@ async def test_the_demo_ends_with_balanced_books_although_the_mail_server_was_do
     assert "http://127.0.0.1:" in text
     assert "the payload does not fit Order" in text
     assert "the product is unknown" in text
+    assert "the card was declined" in text
+    assert "the payment of this order was declined" in text
+    assert "payments: " in text
     inline, by_event = (line.split() for line in text.splitlines() if line.startswith(("does everything", "publishes an")))  # fmt: skip
     assert int(inline[-1]) > 0, "no inline order failed: was the mail server down at all?"
     assert by_event[-1] == "0"
     assert "ORDERS_DATABASE" not in os.environ  # it leaves no trace in its process
+
+
+async def test_every_reason_of_a_fifo_dead_letter_queue_is_read(
+    aws_clients: AwsClients, make_queue: Callable[..., Awaitable[str]]
+) -> None:
+    """Also of a group that one receive cannot carry: SQS gives the rest of it only when the first are gone."""
+    queue, account = await make_queue("payments-dlq.fifo"), Account()
+    letters = SqsSource(aws_clients, queue, dead_letter=queue)
+    for number in range(12):
+        why = Attribute("String", json.dumps({"reason": f"for reason {number}"}))
+        await letters.dead_letter(Copy("{}", {REASON_ATTRIBUTE: why}, group_id="order-1", deduplication_id=f"{number}"))
+    await read_reasons(account, letters)
+    assert account.reasons == {f"for reason {number}": 1 for number in range(12)}
 
 
 class TestBooks:
@@ -94,10 +116,16 @@ class TestBooks:
             ({"mails_sent_again": 2}, "2 mails were sent more than once"),
             ({"orders_placed": 3, "orders_published": 2}, "3 orders were placed by event, but 2 were published"),
             ({"orders_failed": 1}, "1 orders could not be placed by event"),
+            (
+                {"payments": Counter({("captured", "authorized"): 2, ("authorized", "captured"): 7})},
+                "2 payments took their steps out of turn: captured, authorized",
+            ),
             ({"stock_faults": ["stock of cup: it was 9, but ..."]}, "stock of cup: it was 9, but ..."),
         ],
     )
-    def test_mails_orders_and_stock_are_part_of_the_books(self, changes: dict[str, object], fault: str) -> None:
+    def test_mails_orders_payments_and_stock_are_part_of_the_books(
+        self, changes: dict[str, object], fault: str
+    ) -> None:
         books = Books(load(FLEET, environ={}))
         assert books.faults() == []
         for name, value in changes.items():
@@ -115,7 +143,7 @@ class TestBooks:
             ("order.archived", {}),
         ):
             order = json.dumps({"quantity": 1, "product": "cup", "email": "user-1@customers.example"})
-            books.publish(order, {"event_type": Attribute("String", event_type), **more})
+            books.publish("order-events", order, {"event_type": Attribute("String", event_type), **more})
         owed = Counter({name: account.published for name, account in books.accounts.items()})
         assert owed == {
             "order-processing": 4,
@@ -123,7 +151,16 @@ class TestBooks:
             "email-notification": 2,
             "analytics-tracking": 3,
             "fraud-check": 1,
+            "payment-processing.fifo": 0,
         }
+
+    def test_an_event_is_owed_to_the_queues_of_its_topic_only(self) -> None:
+        books = Books(load(FLEET, environ={}))
+        payment = json.dumps({"order_id": "order-1", "user_id": "user-1", "amount": "20"})
+        books.publish("order-payments.fifo", payment, {"event_type": Attribute("String", "payment.requested")})
+        owed = {name: account.published for name, account in books.accounts.items() if account.published}
+        assert owed == {"payment-processing.fifo": 1}
+        assert books.accounts["payment-processing.fifo"].poison == {}
 
     @pytest.mark.parametrize(
         ("queue", "event_type", "changes", "why"),
@@ -135,29 +172,54 @@ class TestBooks:
             ("email-notification", "order.created", {"email": CLOSED_MAILBOX}, "the mail server refused the recipient"),
             ("fraud-check", "order.created", {"quantity": "many"}, "the payload does not fit Order"),
             ("fraud-check", "order.created", {}, None),
+            ("fraud-check", "order.created", {"user_id": NO_CREDIT}, None),
+            ("payment-processing.fifo", "payment.requested", {}, None),
+            ("payment-processing.fifo", "payment.requested", {"user_id": NO_CREDIT}, "the card was declined"),
+            (
+                "payment-processing.fifo",
+                "payment.cancelled",
+                {"user_id": NO_CREDIT},
+                "the payment of this order was declined",
+            ),
         ],
     )
     def test_poison_is_known_by_queue(
         self, queue: str, event_type: str, changes: dict[str, str], why: str | None
     ) -> None:
         """Whatever else is dead-lettered is a fault."""
-        order = {"quantity": 1, "product": "cup", "email": "user-1@customers.example"}
+        order = {"quantity": 1, "product": "cup", "user_id": "user-1", "email": "user-1@customers.example"}
         assert poison_in(queue, event_type, json.dumps(order | changes)) == why
         assert poison_in(queue, event_type, "<order>") == "the payload does not fit Order"
+
+
+def test_the_table_fits_80_columns() -> None:
+    """Of a day with four digits in every queue, and lags of tens of seconds."""
+    books = Books(load(FLEET, environ={}))
+    for account in books.accounts.values():
+        account.published = account.received = account.handled = account.retried = account.dead_lettered = 2_500
+        for lag in (account.lag, account.lag_in_outage):
+            lag.observe(29)
+    output = io.StringIO()
+    Console(file=output, width=200).print(table(books))
+    lines = output.getvalue().splitlines()
+    assert "2,500" in lines[-1]
+    assert max(len(line.rstrip()) for line in lines) <= 80
 
 
 class TestDay:
     """What happens in the shop is drawn, but not left to chance."""
 
-    def test_all_five_events_and_all_five_poisons_happen(self) -> None:
+    def test_all_five_events_and_all_six_poisons_happen(self) -> None:
         day, types, poisons = Day(), Counter[str](), 0
+        unpaid = 0
         for number in range(1, 2001):
             match day.next(number):
                 case Purchase(is_poison=poison) as purchase:
                     types["order.created"] += 1
                     poisons += poison
+                    unpaid += purchase.body["user_id"] == NO_CREDIT
                     day.placed(purchase, f"order-{number}")
-                case News(event_type=event_type):
+                case Change(event_type=event_type) | News(event_type=event_type):
                     types[event_type] += 1
         assert set(types) == {
             "order.created",
@@ -167,7 +229,7 @@ class TestDay:
             "order.delivered",
             "order.archived",
         }
-        assert poisons == 10
+        assert (poisons, unpaid) == (10, 5)
         assert types["order.archived"] == 5
 
     def test_nothing_becomes_of_an_order_twice(self) -> None:
@@ -177,13 +239,28 @@ class TestDay:
             event = day.next(number)
             if isinstance(event, Purchase):
                 day.placed(event, f"order-{number}")
-            elif isinstance(event.payload, dict):
-                seen[event.event_type, str(event.payload["order_id"])] += 1
+            elif isinstance(event, Change):
+                seen[event.event_type, event.order.order_id] += 1
         assert set(seen.values()) == {1}
+
+    def test_an_order_that_is_not_paid_is_the_next_to_be_cancelled(self) -> None:
+        """While the refusal of its payment may still be on its way."""
+        day, cancelled = Day(), []
+        unpaid = None
+        for number in range(1, 2001):
+            match day.next(number):
+                case Purchase() as purchase:
+                    day.placed(purchase, f"order-{number}")
+                    unpaid = f"order-{number}" if purchase.body["user_id"] == NO_CREDIT else unpaid
+                case Change(event_type, order) if unpaid is not None:
+                    assert (event_type, order.order_id) == ("order.cancelled", unpaid)
+                    cancelled.append(unpaid)
+                    unpaid = None
+        assert len(cancelled) == 5
 
     def test_an_attribute_tells_the_amount_of_poisoned_orders(self) -> None:
         """They must get as far as the queues that filter by it."""
-        events = [Day().next(number) for number in (160, 240)]
+        events = [Day().next(number) for number in (198, 264)]
         assert all(isinstance(event, News) and event.attributes["amount"] >= Decimal(5) for event in events)
 
 

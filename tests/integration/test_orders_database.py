@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 from support.postgres import Postgres
 
 from worker import LongshoreError, TransientError, UsageError
 from worker.handlers import opening
 from worker.handlers.database import Database, SoldOutError, StocktakeError, UnknownOrderError, UnknownProductError
-from worker.handlers.events import Order
+from worker.handlers.events import Order, Payment
+from worker.handlers.ledger import BankBusyError, DeclinedError, OutOfTurnError
 from worker.handlers.tables import METADATA
 
 pytestmark = pytest.mark.integration
@@ -31,6 +32,7 @@ VERBS: dict[str, Verb] = {
     "mails": lambda database, order: database.record_mail("order.created", order.order_id),
     "analytics": lambda database, order: database.track("order.created", order),
     "fraud_checks": Database.check_fraud,
+    "payment_steps": lambda database, order: database.ledger.authorize(Payment.of(order)),
 }
 
 
@@ -171,6 +173,98 @@ async def test_a_user_who_orders_for_much_is_reviewed(database: Database) -> Non
     assert verdicts == {"1": "clear", "2": "clear", "3": "review", "4": "clear", "5": "review"}
 
 
+def a_payment(number: int = 1, **changes: Any) -> Payment:
+    return Payment.of(an_order(number, **changes))
+
+
+async def test_a_payment_goes_step_by_step(database: Database) -> None:
+    """A step that comes again, however late, changes nothing."""
+    ledger, payment = database.ledger, a_payment()
+    for step in (ledger.authorize, ledger.capture, ledger.refund):
+        assert [await step(payment) for _ in range(2)] == [True, False]
+    assert [await step(payment) for step in (ledger.authorize, ledger.capture, ledger.refund)] == [False] * 3
+    assert await ledger.histories() == {("authorized", "captured", "refunded"): 1}
+
+
+async def test_money_that_is_only_held_can_be_given_back(database: Database) -> None:
+    await database.ledger.authorize(a_payment())
+    assert await database.ledger.refund(a_payment())
+    with pytest.raises(OutOfTurnError, match="a payment that was refunded cannot be captured"):
+        await database.ledger.capture(a_payment())
+    assert await database.ledger.histories() == {("authorized", "refunded"): 1}
+
+
+async def test_no_step_comes_before_its_turn(database: Database) -> None:
+    ledger = database.ledger
+    with pytest.raises(OutOfTurnError, match="a payment that was never authorized cannot be captured"):
+        await ledger.capture(a_payment())
+    with pytest.raises(OutOfTurnError, match="a payment that was never authorized cannot be refunded"):
+        await ledger.refund(a_payment())
+    assert await database.count("payment_steps") == 0
+
+
+async def test_no_more_is_taken_than_is_held(database: Database) -> None:
+    await database.ledger.authorize(a_payment(amount=Decimal("9.90")))
+    for step in (database.ledger.capture, database.ledger.refund):
+        with pytest.raises(OutOfTurnError, match="a payment of another amount cannot be"):
+            await step(a_payment(amount=Decimal("9.91")))
+    assert await database.ledger.histories() == {("authorized",): 1}
+
+
+async def test_of_capture_and_refund_at_the_same_time_none_comes_out_of_turn(
+    database: Database, another: Database
+) -> None:
+    """From two processes, thirty times: a capture is in time or refused, and never follows the refund."""
+    for number in range(30):
+        payment = a_payment(number)
+        await database.ledger.authorize(payment)
+        await asyncio.gather(database.ledger.refund(payment), another.ledger.capture(payment), return_exceptions=True)
+    histories = await database.ledger.histories()
+    assert histories.total() == 30
+    assert set(histories) <= {("authorized", "captured", "refunded"), ("authorized", "refunded")}
+
+
+async def test_each_order_has_a_payment_of_its_own(database: Database) -> None:
+    for number in (1, 2):
+        await database.ledger.authorize(a_payment(number))
+    await database.ledger.capture(a_payment(2))
+    assert await database.ledger.histories() == {("authorized",): 1, ("authorized", "captured"): 1}
+
+
+async def test_a_bank_that_is_busy_is_asked_again(database: Database) -> None:
+    await database.ledger.know_cards(busy=["user-1"], busy_until=time.time() + 1_000)
+    await database.ledger.know_cards(busy=["user-2"], busy_until=time.time() - 1)
+    with pytest.raises(BankBusyError) as busy:
+        await database.ledger.authorize(a_payment())
+    assert 0 < busy.value.seconds_left <= 1_000
+    assert [await database.count(table) for table in ("payments", "payment_steps")] == [0, 0]
+    assert await database.ledger.authorize(a_payment(2, user_id="user-2"))
+
+
+async def test_what_the_bank_has_said_stands(database: Database, another: Database) -> None:
+    """Twenty deliveries at once, and then the card is good, or the bank busy: the first answer counts."""
+    await database.ledger.know_cards(declined=["poor"], busy=["user-2"], busy_until=time.time() - 1)
+    poor, good = a_payment(user_id="poor"), a_payment(2, user_id="user-2")
+    ledgers = (database.ledger, another.ledger)
+    answers = await asyncio.gather(*(one.authorize(poor) for one in ledgers * 10), return_exceptions=True)
+    assert {type(answer) for answer in answers} == {DeclinedError}
+    await database.ledger.authorize(good)
+    await change_card(database, "poor", is_declined=False)
+    await change_card(database, "user-2", is_declined=True)
+    with pytest.raises(DeclinedError, match="the card was declined"):
+        await database.ledger.authorize(poor)
+    with pytest.raises(DeclinedError, match="the payment of this order was declined"):
+        await database.ledger.capture(poor)
+    assert await database.ledger.authorize(good) is False
+    assert await database.ledger.histories() == {("authorized",): 1}
+
+
+async def change_card(database: Database, user: str, *, is_declined: bool) -> None:
+    cards = METADATA.tables["cards"]
+    statement = update(cards).where(cards.c.user_id == user).values(is_declined=is_declined)
+    await database._store.run(lambda connection: connection.execute(statement))
+
+
 async def test_money_is_kept_to_the_cent(database: Database) -> None:
     await database.record_order(an_order(amount=Decimal("9999999999.99")))
     (row,) = await rows(database, "orders")
@@ -189,7 +283,7 @@ async def test_times_are_in_utc(database: Database) -> None:
 
 
 async def test_many_may_open_a_new_database_at_once(orders_url: str) -> None:
-    """As five routers of a process do at its start."""
+    """As six routers of a process do at its start."""
 
     async def use() -> None:
         async with Database(orders_url) as database:

@@ -1,4 +1,4 @@
-"""The five queues of `config/fleet.yaml` in a worker process: whatever is published, the books are the same in the end."""
+"""The six queues of `config/fleet.yaml` in a worker process: whatever is published, the books are the same in the end."""
 
 import asyncio
 import re
@@ -20,10 +20,11 @@ from support.shop import Shop, Worker
 from worker import Outgoing, Publisher
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
+from worker.handlers.announcer import ORDERS_TOPIC, PAYMENTS_TOPIC
 from worker.handlers.database import Database
-from worker.handlers.events import CHANGES, Order
+from worker.handlers.events import CHANGES, PAYMENT_EVENTS, Order, Payment
 from worker.local import EmbeddedAws
-from worker.settings import load
+from worker.settings import Address, load
 from worker.topology.apply import apply
 from worker.topology.wanted import wanted_by
 
@@ -38,6 +39,13 @@ BOOKS = {
     "mails": ORDERS + 1 + 8,  # and what was cancelled or shipped
     "analytics": ORDERS + 2 + 16 + 1,  # and the change to an order that never was
     "fraud_checks": 10,
+    "payment_steps": 12 + 6 + 4,  # held, taken, given back
+}
+PAYMENTS = {
+    ("authorized",): 4,
+    ("authorized", "captured"): 4,
+    ("authorized", "captured", "refunded"): 2,
+    ("authorized", "refunded"): 2,
 }
 RESERVED = {"tea": 19, "coffee": 23}
 DEAD_LETTERS = {
@@ -46,6 +54,7 @@ DEAD_LETTERS = {
     "email-notification": 2,  # no order, and the refused recipient
     "analytics-tracking": 1,  # no order
     "fraud-check": 0,  # what is no order has no amount either
+    "payment-processing.fifo": 4,  # a declined card and what follows it, a step out of turn, and what is no payment
 }
 
 
@@ -80,6 +89,27 @@ def a_day() -> Iterator[Outgoing]:
     yield Outgoing("order.created", {"order_id": "poison"})
     for number in range(0, ORDERS, 2):
         yield an_event("order.created", an_order(number))
+
+
+def a_step(event_type: str, number: int, delivery: str = "first", **changes: Any) -> Outgoing:
+    payment = Payment.of(an_order(number, **changes))
+    return Outgoing(event_type, payment, None, payment.order_id, f"{payment.order_id}:{event_type}:{delivery}")
+
+
+def their_payments() -> Iterator[Outgoing]:
+    """The steps of each order right behind each other, some of them twice, and poison."""
+    requested, claimed, cancelled = PAYMENT_EVENTS.values()
+    for number in range(12):
+        yield a_step(requested, number)
+        if number % 2 == 0:
+            yield a_step(claimed, number)
+        if number % 3 == 0:
+            yield a_step(cancelled, number)
+            yield a_step(requested, number, "second")
+    yield a_step(requested, 200, user_id="poor")
+    yield a_step(claimed, 200, user_id="poor")
+    yield a_step(claimed, 201)
+    yield Outgoing(requested, {"order_id": "poison"}, None, "poison", "poison")
 
 
 @dataclass
@@ -128,9 +158,10 @@ async def fleet(
 ) -> Fleet:
     """The fleet file as it is, but for names, waits and the port."""
     text = FLEET.read_text()
-    names = {name: unique_name(name) for name in ("order-events", *yaml.safe_load(text)["queues"])}
+    names = {name: unique_name(name) for name in (ORDERS_TOPIC, PAYMENTS_TOPIC, *yaml.safe_load(text)["queues"])}
     for name, own in names.items():
-        text = re.sub(rf"\b{name}\b", own, text)
+        bare, own_bare = name.removesuffix(".fifo"), own.removesuffix(".fifo")  # the dead-letter queue's name begins so
+        text = re.sub(rf"\b{bare}\b", own_bare, text)
     settings = yaml.safe_load(text)
     settings["server"] = {"port": 0}
     settings["defaults"] |= {"wait_time_seconds": 1, "retry": {"base_seconds": 1, "max_seconds": 2}}
@@ -146,7 +177,8 @@ async def fleet(
 
 
 async def dead_letters(clients: AwsClients, names: dict[str, str]) -> dict[str, int]:
-    return {name: (await SqsSource(clients, f"{names[name]}-dlq").depth()).visible for name in DEAD_LETTERS}
+    queues = {name: Address.of_queue(names[name]).dead_letter_name for name in DEAD_LETTERS}
+    return {name: (await SqsSource(clients, queue).depth()).visible for name, queue in queues.items()}
 
 
 async def books(database: Database) -> dict[str, int]:
@@ -156,7 +188,10 @@ async def books(database: Database) -> dict[str, int]:
 async def test_each_effect_of_each_event_is_there_once(
     fleet: Fleet, orders_url: str, mailbox: Mailbox, aws: EmbeddedAws | LocalStack
 ) -> None:
-    """At first the mail server is down and coffee is counted; events come twice and too early, and some are poison."""
+    """At first the mail server is down, coffee is counted and a bank is busy; events come twice, or poisoned, or too early.
+
+    Only the steps of a payment never come too early.
+    """
     await mailbox.__aexit__(None, None, None)
     async with Database(orders_url) as database, AwsClients(aws.access) as clients:
 
@@ -166,8 +201,13 @@ async def test_each_effect_of_each_event_is_there_once(
         async with fleet.running() as worker:
             await Shop.until(lambda: '"started"' in worker.output)
             await database.stock_up({"tea": STOCK, "coffee": STOCK}, counting="coffee", counted_until=time.time() + 10)
-            async with Publisher(fleet.names["order-events"], aws=aws.access) as publisher:
-                await publisher.publish_many(a_day())
+            await database.ledger.know_cards(declined=["poor"], busy=["user-1"], busy_until=time.time() + 10)
+            async with (
+                Publisher(fleet.names[ORDERS_TOPIC], aws=aws.access) as orders,
+                Publisher(fleet.names[PAYMENTS_TOPIC], aws=aws.access) as payments,
+            ):
+                await orders.publish_many(a_day())
+                await payments.publish_many(their_payments())
             await Shop.until(lambda: "the mail server cannot be reached" in worker.output)
             async with mailbox:
                 with suppress(TimeoutError):  # what is missing is told below
@@ -176,7 +216,9 @@ async def test_each_effect_of_each_event_is_there_once(
         for product, reserved in RESERVED.items():
             assert await database.total_reserved(product) == reserved
             assert await database.in_stock(product) == STOCK - reserved
+        assert await database.ledger.histories() == PAYMENTS
     assert len(set(mailbox.ids)) == BOOKS["mails"]
     assert "the product is being counted" in worker.output
+    assert "the bank is busy" in worker.output
     assert "shop.example" not in worker.output  # no payload is logged
     assert "p%40ss" not in worker.output  # nor a password

@@ -13,12 +13,13 @@ import pytest
 from worker import Publisher
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
-from worker.demo.books import Books
+from worker.demo.books import IN_TURN, Books
 from worker.demo.stage import Stage
 from worker.demo.tally import Tally
 from worker.demo.visit import main, visiting
 from worker.engine.dead_letters import REASON_ATTRIBUTE
 from worker.fleet.process import Process, aws_access
+from worker.handlers.announcer import ORDERS_TOPIC, PAYMENTS_TOPIC, Announcer
 from worker.handlers.database import Database
 from worker.handlers.order_service import OrderService, place_by_event
 from worker.message import Attribute
@@ -47,19 +48,25 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     async with Stage(load(FLEET, environ={}), database, tmp_path, mail_seconds=0) as stage:
         for name, value in {**stage.aws.environment, "LONGSHORE_CONFIG": str(FLEET)}.items():
             monkeypatch.setenv(name, value)
-        async with Publisher("order-events") as publisher, OrderService(place_by_event(publisher)) as orders:
-            yield World(stage.process, database, orders.url)
+        async with (
+            Publisher(ORDERS_TOPIC) as orders,
+            Publisher(PAYMENTS_TOPIC) as payments,
+            OrderService(place_by_event(Announcer(orders, payments))) as service,
+        ):
+            yield World(stage.process, database, service.url)
 
 
 async def test_the_books_of_a_fleet_that_works_balance(world: World) -> None:
     """A second visit does not count what the first has left behind."""
     fleet = asyncio.create_task(world.process.run())
     said: list[str] = []
-    for events in (90, 10):
+    for events in (210, 10):  # the first with a card that is declined
         async with visiting(world.database, world.orders_url) as (visit, books):
             assert await visit.run(events, said.append) == []
         account = books.accounts["order-processing"]
         assert account.handled + account.dead_lettered == events
+        assert books.accounts["payment-processing.fifo"].dead_lettered == (2 if events == 210 else 0)
+        assert {("authorized",), ("authorized", "captured")} <= set(books.payments) <= IN_TURN
     assert said[-1].endswith("deliveries handled or dead-lettered")
     world.process.supervisor.drain()
     assert await fleet == 0

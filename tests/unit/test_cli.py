@@ -72,7 +72,7 @@ def test_help_fits_a_terminal_and_cuts_no_sentence(longshore: Longshore, command
 
 
 def test_a_good_fleet_file_is_said_to_be_in_order(longshore: Longshore) -> None:
-    assert longshore("config", "check", "--config", str(CONFIG)) == "orders: 5 queues are in order\n"
+    assert longshore("config", "check", "--config", str(CONFIG)) == "orders: 6 queues are in order\n"
     answer = json.loads(longshore("config", "check", "--config", str(CONFIG), "--json"))
     assert answer == {"ok": True, "problems": [], "warnings": []}
 
@@ -82,7 +82,7 @@ def test_what_is_odd_is_a_warning_and_no_mistake(longshore: Longshore, monkeypat
     monkeypatch.setenv("LONGSHORE_QUEUES__INVENTORY_UPDATE__HANDLER_TIMEOUT_SECONDS", "200")
     out = longshore("config", "check", "--config", str(CONFIG))
     assert out.startswith("warning: queues.inventory-update.handler_timeout_seconds is 200")
-    assert out.endswith("orders: 5 queues are in order\n")
+    assert out.endswith("orders: 6 queues are in order\n")
     (warning,) = json.loads(longshore("config", "check", "--config", str(CONFIG), "--json"))["warnings"]
     assert warning in out
 

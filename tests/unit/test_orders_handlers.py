@@ -11,9 +11,9 @@ from support.mailbox import Mailbox
 
 from worker import Ack, ConfigError, DeadLetter, Outcome, Retry, Router
 from worker.handlers.database import Database
-from worker.handlers.events import CHANGES, Order
+from worker.handlers.events import CHANGES, PAYMENT_EVENTS, Order, Payment
 from worker.handlers.mail import Mailer
-from worker.handlers.orders import Shop, analytics, email, fraud, inventory, processing
+from worker.handlers.orders import Shop, analytics, email, fraud, inventory, payments, processing
 from worker.testing import run
 
 pytestmark = pytest.mark.real_time
@@ -32,6 +32,7 @@ EFFECTS = [
     (email, "mails"),
     (analytics, "analytics"),
     (fraud, "fraud_checks"),
+    (payments, "payment_steps"),
 ]
 
 
@@ -43,15 +44,22 @@ async def mailbox() -> AsyncIterator[Mailbox]:
 
 @pytest.fixture
 async def shop(tmp_path: Path, mailbox: Mailbox) -> AsyncIterator[Shop]:
-    """A shop with tea on its shelf, and coffee that is being counted."""
+    """A shop with tea on its shelf, coffee that is being counted, and customers with cards of every kind."""
     async with Database(f"sqlite:///{tmp_path}/orders.sqlite") as database:
         await database.stock_up({"tea": 100, "coffee": 100}, counting="coffee", counted_until=time.time() + 1_000)
+        await database.ledger.know_cards(declined=["poor"], busy=["user-b"], busy_until=time.time() + 1_000)
         yield Shop(database, Mailer(mailbox.url))
+
+
+def news_for(router: Router, event_type: str, order: Order = ORDER) -> tuple[str, Order | Payment]:
+    """What a router hears of an order: of `payments` what the event means for the order's payment."""
+    return (PAYMENT_EVENTS[event_type], Payment.of(order)) if router is payments else (event_type, order)
 
 
 async def deliver(router: Router, shop: Shop, event_type: str = "order.created", **changes: object) -> Outcome:
     """Take one event through a router."""
-    return await run(router, ORDER.model_copy(update=changes), event_type=event_type, state=shop)
+    event_type, event = news_for(router, event_type, ORDER.model_copy(update=changes))
+    return await run(router, event, event_type=event_type, state=shop)
 
 
 @pytest.mark.parametrize(("router", "table"), EFFECTS)
@@ -78,7 +86,8 @@ async def test_the_lifespan_opens_what_the_environment_names(
     monkeypatch.setenv("ORDERS_SMTP", mailbox.url)
     async with Database(url) as database:
         await database.stock_up({"tea": 100})
-        assert await run(router, ORDER, event_type="order.created") == Ack()
+        event_type, event = news_for(router, "order.created")
+        assert await run(router, event, event_type=event_type) == Ack()
         assert await database.count(table) == 1
 
 
@@ -176,3 +185,47 @@ async def test_every_event_counts_in_the_analytics(shop: Shop) -> None:
     for event_type in ("order.created", *CHANGES, "order.returned"):
         assert await deliver(analytics, shop, event_type) == Ack()
     assert await shop.database.count("analytics") == 6
+
+
+class TestPayments:
+    async def test_money_is_held_taken_and_given_back(self, shop: Shop) -> None:
+        for event_type in ("order.created", "order.shipped", "order.cancelled") * 2:
+            assert await deliver(payments, shop, event_type) == Ack()
+        assert await shop.database.ledger.histories() == {("authorized", "captured", "refunded"): 1}
+
+    async def test_a_busy_bank_is_waited_for(self, shop: Shop) -> None:
+        """The message comes back when the bank has time, and not sooner."""
+        outcome = await deliver(payments, shop, user_id="user-b")
+        assert isinstance(outcome, Retry)
+        assert outcome.reason == "the bank is busy"
+        assert outcome.after is not None
+        assert 0 < outcome.after <= 1_000
+        assert await shop.database.count("payments") == 0
+
+    async def test_a_declined_card_is_dead_lettered_and_so_is_what_follows(self, shop: Shop) -> None:
+        """However often each comes: whoever sends off an order that nobody has paid is told."""
+        for event_type, why in (
+            ("order.created", "the card was declined"),
+            ("order.shipped", "the payment of this order was declined"),
+            ("order.cancelled", "the payment of this order was declined"),
+        ):
+            for _ in range(2):
+                assert await deliver(payments, shop, event_type, user_id="poor") == DeadLetter(why)
+        assert await shop.database.count("payment_steps") == 0
+
+    @pytest.mark.parametrize(
+        ("before", "event_type", "why"),
+        [
+            ([], "order.shipped", "a payment that was never authorized cannot be captured"),
+            ([], "order.cancelled", "a payment that was never authorized cannot be refunded"),
+            (["order.created", "order.cancelled"], "order.shipped", "a payment that was refunded cannot be captured"),
+        ],
+    )
+    async def test_a_step_out_of_turn_is_dead_lettered_at_once(
+        self, shop: Shop, before: list[str], event_type: str, why: str
+    ) -> None:
+        """Waiting would not help: what has not come before it in its group never will."""
+        for earlier in before:
+            await deliver(payments, shop, earlier)
+        assert await deliver(payments, shop, event_type) == DeadLetter(why)
+        assert await shop.database.count("payment_steps") == len(before)

@@ -1,6 +1,7 @@
 """The demo's auditor: fills the books from what the fleet has counted, what SQS says and what the database holds."""
 
 import json
+from collections import Counter
 
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
@@ -14,7 +15,7 @@ from worker.source import MAX_BATCH, ReceiveRequest
 from worker.telemetry.cells import Spread
 from worker.telemetry.metrics import QueueMetrics
 
-__all__ = ["Audit"]
+__all__ = ["Audit", "read_reasons"]
 
 
 class Audit:
@@ -25,12 +26,14 @@ class Audit:
         self._database = database
         self._before: dict[str, int] = {}
         self._stock: dict[str, int] = {}
+        self._payments: Counter[tuple[str, ...]] = Counter()
         self._lags: dict[str, Spread] = {}
 
     async def begin(self) -> None:
         """Note what the database already holds."""
         self._before = {name: await self._effects(name) for name in EFFECTS}
         self._stock = {product: await self._stock_and_reserved(product) for product in STOCK}
+        self._payments = await self._database.ledger.histories()
 
     def look(self, process: Process, *, is_outage: bool) -> None:
         """Read what the fleet has counted so far; what came since the last look was or was not in the outage."""
@@ -52,7 +55,7 @@ class Audit:
             queue = process.settings.queues[name]
             account.depth = await sqs_source(clients, queue, QueueMetrics(name)).depth()
             if queue.dead_letter != "none":
-                await _read_reasons(account, SqsSource(clients, queue.dead_letter.queue))
+                await read_reasons(account, SqsSource(clients, queue.dead_letter.queue))
         mails, books = shop.mails_of_queues, self._books
         books.mails_taken, books.mails_noted = len(mails), books.accounts["email-notification"].effects or 0
         books.mails_sent_again = sum(times > 1 for times in mails.values())
@@ -63,6 +66,7 @@ class Audit:
             for product, before in self._stock.items()
             if (now := await self._stock_and_reserved(product)) != before
         ]
+        books.payments = await self._database.ledger.histories() - self._payments
 
     async def _stock_and_reserved(self, product: str) -> int:
         return await self._database.in_stock(product) + await self._database.total_reserved(product)
@@ -71,7 +75,9 @@ class Audit:
         return sum([await self._database.count(table) for table in EFFECTS[queue]])
 
 
-async def _read_reasons(account: Account, dead_letters: SqsSource) -> None:
+async def read_reasons(account: Account, dead_letters: SqsSource) -> None:
+    """Note the reasons of all dead letters, and delete those: of a FIFO group the next ones come only then."""
     while letters := await dead_letters.receive(ReceiveRequest(MAX_BATCH, 0, visibility_timeout_seconds=60)):
         for letter in letters:
             account.reasons[json.loads(letter.attributes[REASON_ATTRIBUTE].value)["reason"]] += 1
+        await dead_letters.delete([letter.receipt for letter in letters])

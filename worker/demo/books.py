@@ -12,7 +12,15 @@ from worker.telemetry.cells import Spread
 from worker.telemetry.declared import LAG
 from worker.topology.filters import matches
 
-__all__ = ["EFFECTS", "Account", "Books"]
+__all__ = ["EFFECTS", "IN_TURN", "Account", "Books"]
+
+IN_TURN = {
+    ("authorized",),
+    ("authorized", "captured"),
+    ("authorized", "refunded"),
+    ("authorized", "captured", "refunded"),
+}
+"""The ways that a payment may go, one step after the other."""
 
 EFFECTS = {
     "order-processing": ("orders", "order_changes"),
@@ -20,6 +28,7 @@ EFFECTS = {
     "email-notification": ("mails",),
     "analytics-tracking": ("analytics",),
     "fraud-check": ("fraud_checks",),
+    "payment-processing.fifo": ("payment_steps",),
 }
 """The tables that the handlers of each queue write to."""
 
@@ -99,14 +108,16 @@ class Books:
         """Orders that could not be placed by event."""
         self.stock_faults: list[str] = []
         """Products of which another quantity is gone than was reserved."""
+        self.payments: Counter[tuple[str, ...]] = Counter()
+        """How many payments have taken which steps, in the order in which the ledger has them."""
 
-    def publish(self, body: str, attributes: Mapping[str, Attribute]) -> None:
-        """Enter a published event on the account of every queue whose filters take it."""
+    def publish(self, topic: str, body: str, attributes: Mapping[str, Attribute]) -> None:
+        """Enter an event on the account of every queue that subscribes to its topic with a filter that takes it."""
         kind = attributes.get("event_type")
         event_type = str(kind.value) if kind is not None else None
         self.orders_published += event_type == "order.created" and is_placed(body)
         for name, account in self.accounts.items():
-            count = _deliveries(self._queues[name], body, attributes)
+            count = _deliveries(self._queues[name], topic, body, attributes)
             account.published += count
             if count and (why := poison_in(name, event_type, body)) is not None:
                 account.poison[why] += count
@@ -138,12 +149,18 @@ class Books:
         if self.orders_failed:
             faults.append(f"{self.orders_failed} orders could not be placed by event")
         faults += self.stock_faults
+        faults += [
+            f"{count} payments took their steps out of turn: {', '.join(steps)}"
+            for steps, count in self.payments.items()
+            if steps not in IN_TURN
+        ]
         return faults
 
 
-def _deliveries(queue: QueueSettings, body: str, attributes: Mapping[str, Attribute]) -> int:
+def _deliveries(queue: QueueSettings, topic: str, body: str, attributes: Mapping[str, Attribute]) -> int:
     """Return how many copies SNS sends to the queue: one for each subscription whose filter takes the event."""
     return sum(
         subscription.filter is None or matches(subscription.filter, subscription.filter_scope, attributes, body)
         for subscription in queue.subscribe
+        if subscription.topic == topic
     )

@@ -37,7 +37,7 @@ class Script:
     """Go on until Ctrl-C, at a slower pace and without an outage."""
     database: str | None = None
     """URL of the orders' database; unset, an SQLite file that goes with the demo."""
-    per_second: float = 55.0
+    per_second: float = 45.0
     mail_seconds: float = 0.2
     """How long the mail server takes for a mail."""
 
@@ -79,7 +79,7 @@ class Demo:
                 database = f"sqlite:///{folder / 'orders.sqlite'}"
             self._show.say("starting the embedded AWS, a mail server and two order services ...")
             async with Stage(settings, database, folder, mail_seconds=self._script.mail_seconds) as stage:
-                self._show.say(f"{stage.resources_made} resources made: a topic, queues, dead-letter queues, policies, subscriptions")  # fmt: skip
+                self._show.say(f"{stage.resources_made} resources made: topics, queues, dead-letter queues, policies, subscriptions")  # fmt: skip
                 return await self._play(stage)
 
     async def _play(self, stage: Stage) -> int:
@@ -141,6 +141,7 @@ class Demo:
 
     def _verdict(self, stage: Stage, *, is_complete: bool) -> int:
         self._show.result(stage.books)
+        self._show.payments(stage.books)
         self._show.placements(stage.shop, self._script.mail_seconds, self._script.outage_seconds)
         faults = stage.books.faults()
         for fault in faults:

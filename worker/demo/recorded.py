@@ -1,18 +1,23 @@
 """A topic that notes what SNS has taken: the credit side of the demo's books."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from worker.errors import EntryError
+from worker.message import Attribute
 from worker.publisher import Topic
 from worker.publisher.topic import Publication
 
 __all__ = ["RecordedTopic"]
 
 
+Note = Callable[[str, str, Mapping[str, Attribute]], None]
+"""Told of a topic, and of the body and the attributes of an event that was published there."""
+
+
 class RecordedTopic:
     """A `Topic` that tells `note` of every publication that the topic within has confirmed."""
 
-    def __init__(self, topic: Topic, note: Callable[[Publication], None]) -> None:
+    def __init__(self, topic: Topic, note: Note) -> None:
         self._topic = topic
         self._note = note
 
@@ -30,7 +35,7 @@ class RecordedTopic:
         answers = await self._topic.publish(publications)
         for publication, answer in zip(publications, answers, strict=True):
             if isinstance(answer, str):
-                self._note(publication)
+                self._note(self.name, publication.body, publication.attributes)
         return answers
 
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from worker.demo.shop import Shop
 __all__ = ["Show"]
 
 LINE_SECONDS = 2.0
+LINE_COLUMN = len("2000/2000")
 WIDTH_ELSEWHERE = 100
 
 
@@ -56,9 +57,12 @@ class Show:
         now = time.monotonic()
         if now - self._said_at >= LINE_SECONDS:
             if not self._lines:
-                self.say("".join(["handled", *(f"  {name}" for name in books.accounts)]))
+                names = (name.partition("-")[0].rjust(LINE_COLUMN) for name in books.accounts)
+                self.say("  ".join(["handled", *names]))
             self._said_at, self._lines = now, self._lines + 1
-            counts = (f"{account.handled}/{account.published}".rjust(len(name)) for name, account in books.accounts.items())  # fmt: skip
+            counts = (
+                f"{account.handled}/{account.published}".rjust(LINE_COLUMN) for account in books.accounts.values()
+            )
             self.say("  ".join([f"{now - self._began_at:5.1f} s", *counts]))
 
     def result(self, books: Books) -> None:
@@ -72,6 +76,12 @@ class Show:
         if reasons.row_count:
             self.console.print()
             self.console.print(reasons)
+        self.console.print()
+
+    def payments(self, books: Books) -> None:
+        """Print which steps payments have taken, one after the other, and how many did."""
+        ways = (f"{count:,} {', then '.join(steps)}" for steps, count in books.payments.most_common())
+        self.say(f"payments: {'; '.join(ways)}")
         self.console.print()
 
     def placements(self, shop: Shop, mail_seconds: float, outage_seconds: float) -> None:
@@ -95,7 +105,7 @@ def table(books: Books) -> Table:
     """Return the books as a table, a row per queue; it fits 80 columns."""
     result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     result.add_column("queue", no_wrap=True, vertical="bottom")
-    for title in ("published", "received", "handled", "retried", "dead-\nlettered", "lag\np50", "lag\np99", "p99 in\noutage"):  # fmt: skip
+    for title in ("pub-\nlished", "re-\nceived", "handled", "re-\ntried", "dead\nletters", "lag\np50", "lag\np99", "p99 in\noutage"):  # fmt: skip
         result.add_column(title, justify="right", vertical="bottom")
     for name, account in books.accounts.items():
         counts = (account.published, account.received, account.handled, account.retried, account.dead_lettered)

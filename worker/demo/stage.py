@@ -11,11 +11,12 @@ from typing import Self
 from worker.aws.session import AwsClients
 from worker.demo.audit import Audit
 from worker.demo.books import Books
-from worker.demo.day import CLOSED_MAILBOX, COUNTED_PRODUCT, STOCK
+from worker.demo.day import BUSY_BANKS, CLOSED_MAILBOX, COUNTED_PRODUCT, NO_CREDIT, STOCK
 from worker.demo.mail_server import MailServer
 from worker.demo.recorded import RecordedTopic
 from worker.demo.shop import Shop
 from worker.fleet.process import Process, load_routers
+from worker.handlers.announcer import ORDERS_TOPIC, PAYMENTS_TOPIC
 from worker.handlers.database import Database
 from worker.local import EmbeddedAws
 from worker.publisher.topic import SnsTopic
@@ -24,8 +25,8 @@ from worker.topology import apply, wanted_by
 
 __all__ = ["Stage"]
 
-TOPIC = "order-events"
 STOCKTAKE_SECONDS = 3.0
+BUSY_SECONDS = 3.0
 PUBLISH_CONNECTIONS = 8
 
 
@@ -69,9 +70,14 @@ class Stage:
         self.clients = await enter(AwsClients(self.aws.access))
         self.resources_made = len(await apply(wanted_by(self._settings), self.clients))
         await enter(self.mail)
-        topic = SnsTopic(TOPIC, self.aws.access, connections=PUBLISH_CONNECTIONS)
-        recorded = RecordedTopic(topic, lambda sent: self.books.publish(sent.body, sent.attributes))
-        self.shop = await enter(Shop(recorded, self.mail, self._folder))
+        orders, payments = (
+            RecordedTopic(SnsTopic(name, self.aws.access, connections=PUBLISH_CONNECTIONS), self.books.publish)
+            for name in (ORDERS_TOPIC, PAYMENTS_TOPIC)
+        )
+        self.shop = await enter(Shop(orders, payments, self.mail, self._folder))
+        await self.database.ledger.know_cards(
+            declined=[NO_CREDIT], busy=BUSY_BANKS, busy_until=time.time() + BUSY_SECONDS
+        )
         self._stack.enter_context(_environment(ORDERS_DATABASE=self._database_url, ORDERS_SMTP=self.mail.url))
         self.process = Process(self._settings, load_routers(self._settings), self.aws.access)
 

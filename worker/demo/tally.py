@@ -47,7 +47,7 @@ class Tally:
         self._dead_letters = {
             name: SqsSource(clients, queue.dead_letter.queue)
             for name, queue in queues.items()
-            if queue.dead_letter != "none"
+            if queue.dead_letter != "none" and not queue.is_fifo  # SQS drops the second copy itself
         }
         self._before: dict[str, Before] = {}
 
@@ -61,9 +61,13 @@ class Tally:
             before, depth = self._before[name], await self._sources[name].depth()
             account.handled = await self._effects(name) - before.effects
             account.dead_lettered = (depth.dead_letters or 0) - before.letters
-            if account.handled + account.dead_lettered > account.published:
+            if name in self._dead_letters and account.handled + account.dead_lettered > account.published:
                 account.dead_lettered = len(await self._dead(name)) - before.dead
             account.depth = Depth(depth.visible, depth.in_flight, depth.delayed, account.dead_lettered)
+
+    async def close(self) -> None:
+        """Read which steps the payments have taken, those of other days among them."""
+        self._books.payments = await self._database.ledger.histories()
 
     async def _so_far(self, queue: str) -> Before:
         dead = await self._dead(queue)

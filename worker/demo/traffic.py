@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from worker.demo.day import Day, Purchase
+from worker.demo.day import Change, Day, News, Purchase
 from worker.demo.mail_server import MailServer
 from worker.demo.shop import Shop
 from worker.errors import LongshoreError
@@ -51,11 +51,14 @@ class Traffic:
             group.create_task(self._shop.inline.place(customers.purchase()))
 
     async def _happen(self, number: int) -> None:
-        event = self._day.next(number)
-        if not isinstance(event, Purchase):
-            await self._shop.publisher.publish(event.event_type, event.payload, attributes=event.attributes)
-        elif (order_id := await self._shop.by_event.place(event)) is not None:
-            self._day.placed(event, order_id)
+        match self._day.next(number):
+            case Purchase() as purchase:
+                if (order_id := await self._shop.by_event.place(purchase)) is not None:
+                    self._day.placed(purchase, order_id)
+            case Change(event_type, order):
+                await self._shop.announcer.announce(event_type, order)
+            case News(event_type, payload, attributes):
+                await self._shop.publisher.publish(event_type, payload, attributes=attributes)
 
     def _leave(self, _: asyncio.Task[Any]) -> None:
         self._room.release()

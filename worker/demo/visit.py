@@ -8,25 +8,25 @@ Exit 0: books balance; 1: they do not; 2: it cannot begin.
 
 import argparse
 import asyncio
-import json
 import os
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from decimal import Decimal
 
 from aiohttp import ClientSession
 
 from worker.aws.session import AwsClients
 from worker.demo.books import Books
 from worker.demo.customers import Customers
-from worker.demo.day import STOCK, Day, Purchase
+from worker.demo.day import NO_CREDIT, STOCK, Change, Day, News, Purchase
 from worker.demo.recorded import RecordedTopic
 from worker.demo.tally import Tally
 from worker.errors import LongshoreError, UsageError
 from worker.fleet.process import aws_access
+from worker.handlers.announcer import ORDERS_TOPIC, PAYMENTS_TOPIC, Announcer
 from worker.handlers.database import Database
+from worker.handlers.events import Order, Payment
 from worker.message import Attribute
 from worker.publisher import Publisher
 from worker.publisher.topic import SnsTopic
@@ -34,7 +34,6 @@ from worker.settings import load
 
 __all__ = ["Visit", "main", "visiting"]
 
-TOPIC = "order-events"
 MOST_EVENTS = 100_000
 MOST_AT_ONCE = 16
 LOOK_SECONDS = 1.0
@@ -45,10 +44,13 @@ PATIENCE_SECONDS = 180.0
 class Visit:
     """Lets a day happen and watches the books until they are done; `say` is told how far they are."""
 
-    def __init__(self, books: Books, tally: Tally, publisher: Publisher, customers: Customers) -> None:
+    def __init__(
+        self, books: Books, tally: Tally, orders: Publisher, payments: Publisher, customers: Customers
+    ) -> None:
         self._books = books
         self._tally = tally
-        self._publisher = publisher
+        self._orders = orders
+        self._announcer = Announcer(orders, payments)
         self._customers = customers
         self._day = Day()
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
@@ -75,6 +77,7 @@ class Visit:
         finally:
             publishing.cancel()
         self._books.orders_failed = self._customers.placements.failed
+        await self._tally.close()
         return self._books.faults()
 
     def _progress(self) -> str:
@@ -87,14 +90,22 @@ class Visit:
                 group.create_task(self._happen(number)).add_done_callback(lambda _: self._room.release())
 
     async def _happen(self, number: int) -> None:
-        event = self._day.next(number)
-        if not isinstance(event, Purchase):
-            await self._publisher.publish(event.event_type, event.payload, attributes=event.attributes)
-        elif (order_id := await self._customers.place(event)) is not None:
-            self._day.placed(event, order_id)
-            amount = Attribute("Number", str(Decimal(event.body["amount"])))
-            attributes = {"event_type": Attribute("String", "order.created"), "amount": amount}
-            self._books.publish(json.dumps({**event.body, "order_id": order_id}), attributes)
+        match self._day.next(number):
+            case Purchase() as purchase:
+                if (order_id := await self._customers.place(purchase)) is not None:
+                    self._day.placed(purchase, order_id)
+                    self._note(Order.model_validate({**purchase.body, "order_id": order_id}))
+            case Change(event_type, order):
+                await self._announcer.announce(event_type, order)
+            case News(event_type, payload, attributes):
+                await self._orders.publish(event_type, payload, attributes=attributes)
+
+    def _note(self, order: Order) -> None:
+        """Enter what the order service has published of an order."""
+        created, amount = Attribute("String", "order.created"), Attribute("Number", str(order.amount))
+        self._books.publish(ORDERS_TOPIC, order.model_dump_json(), {"event_type": created, "amount": amount})
+        requested = {"event_type": Attribute("String", "payment.requested")}
+        self._books.publish(PAYMENTS_TOPIC, Payment.of(order).model_dump_json(), requested)
 
 
 @asynccontextmanager
@@ -102,18 +113,21 @@ async def visiting(database_url: str, orders_url: str) -> AsyncIterator[tuple[Vi
     """Open what a visit needs, with full shelves; raise `UsageError` for an address or a fleet file that is none."""
     settings = load()
     access, books = aws_access(settings), Books(settings)
-    recorded = RecordedTopic(
-        SnsTopic(TOPIC, access, connections=MOST_AT_ONCE), lambda sent: books.publish(sent.body, sent.attributes)
-    )
+    topics = [
+        RecordedTopic(SnsTopic(name, access, connections=MOST_AT_ONCE), books.publish)
+        for name in (ORDERS_TOPIC, PAYMENTS_TOPIC)
+    ]
     async with (
         Database(database_url) as database,
         AwsClients(access) as clients,
-        Publisher(recorded) as publisher,
+        Publisher(topics[0]) as orders,
+        Publisher(topics[1]) as payments,
         ClientSession() as session,
     ):
         await database.stock_up(STOCK)
+        await database.ledger.know_cards(declined=[NO_CREDIT])
         tally = Tally(books, settings.queues, database, clients)
-        yield Visit(books, tally, publisher, Customers(session, orders_url.rstrip("/"))), books
+        yield Visit(books, tally, orders, payments, Customers(session, orders_url.rstrip("/"))), books
 
 
 async def _visit(events: int) -> int:
@@ -124,7 +138,7 @@ async def _visit(events: int) -> int:
     async with visiting(*(os.environ[name] for name in names)) as (visit, books):
         faults = await visit.run(events, _say)
     for name, account in books.accounts.items():
-        _say(f"{name:20}{account.published:>7,} published{account.handled:>7,} handled{account.dead_lettered:>5,} dead-lettered")  # fmt: skip
+        _say(f"{name:24}{account.published:>7,} published{account.handled:>7,} handled{account.dead_lettered:>5,} dead-lettered")  # fmt: skip
     for fault in faults:
         _say(f"books do not balance: {fault}")
     if not faults:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from worker import LongshoreError, TransientError, UsageError
 from worker.handlers.events import Order
+from worker.handlers.ledger import Ledger
 from worker.handlers.opening import OPEN_SECONDS, address, open_store
 from worker.handlers.tables import METADATA, Statements
 
@@ -71,6 +72,7 @@ class Database:
         self._address = address(url)
         self._store = open_store(url)
         self._statements = _STATEMENTS[self._store.dialect]
+        self.ledger = Ledger(self._run, self._statements)
 
     async def __aenter__(self) -> Self:
         try:

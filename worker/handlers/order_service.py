@@ -1,8 +1,9 @@
-"""The order service: takes orders over HTTP and places them, by one event or by doing everything in the request.
+"""The order service: takes orders over HTTP and places them, by announcing them or by doing everything in the request.
 
 `python -m worker.handlers.order_service` runs it until SIGTERM or Ctrl-C. Its environment: `ORDERS_MODE` (`event` or
-`inline`), `ORDERS_TOPIC`, `ORDERS_HOST`, `ORDERS_PORT`; inline also what the consumers read: `ORDERS_DATABASE` and
-`ORDERS_SMTP`. The inline mode is how such a service begins: it works until the first of its five duties does not.
+`inline`), `ORDERS_TOPIC`, `ORDERS_PAYMENTS_TOPIC`, `ORDERS_HOST`, `ORDERS_PORT`; inline also what the consumers read:
+`ORDERS_DATABASE` and `ORDERS_SMTP`. The inline mode is how such a service begins: it works until the first of its six
+duties does not.
 """
 
 import asyncio
@@ -20,35 +21,38 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from worker import LongshoreError, PermanentError, Publisher, UsageError
+from worker.handlers.announcer import ORDERS_TOPIC, PAYMENTS_TOPIC, Announcer
 from worker.handlers.database import Database, ReservationError, SoldOutError, UnknownProductError
-from worker.handlers.events import Order
+from worker.handlers.events import Order, Payment
+from worker.handlers.ledger import DeclinedError, PaymentError
 from worker.handlers.mail import Mailer
 from worker.handlers.orders import shop
 
 __all__ = ["OrderService", "Place", "main", "place_by_event", "place_inline"]
 
 Place = Callable[[Order], Awaitable[None]]
-"""Places an order, or raises `LongshoreError` or `ReservationError`: the order is then not placed, or not wholly."""
+"""Places an order, or raises `LongshoreError`, `PaymentError` or `ReservationError`: the order is then not placed, or not wholly."""
 
 _MAX_BODY_BYTES: Final = 65_536
 _SHUTDOWN_SECONDS: Final = 5.0
 _MAX_PORT: Final = 65_535
 
 
-def place_by_event(publisher: Publisher) -> Place:
-    """Return how an order is placed by one event: whoever is concerned hears of it."""
+def place_by_event(announcer: Announcer) -> Place:
+    """Return how an order is placed by announcing it: whoever is concerned hears of it."""
 
     async def place(order: Order) -> None:
-        await publisher.publish("order.created", order, attributes={"amount": order.amount})
+        await announcer.announce("order.created", order)
 
     return place
 
 
 def place_inline(database: Database, mailer: Mailer) -> Place:
-    """Return how an order is placed without a queue: five duties in one request, which fails when one of them does."""
+    """Return how an order is placed without a queue: six duties in one request, which fails when one of them does."""
 
     async def place(order: Order) -> None:
         await database.record_order(order)
+        await database.ledger.authorize(Payment.of(order))
         await database.reserve(order)
         await mailer.send("order.created", order)
         await database.record_mail("order.created", order.order_id)
@@ -115,7 +119,7 @@ class OrderService:
             return web.json_response({"error": str(mistake)}, status=400)
         try:
             await self._place(order)
-        except (LongshoreError, ReservationError) as failure:
+        except (LongshoreError, PaymentError, ReservationError) as failure:
             return web.json_response({"error": f"the order cannot be placed: {failure}"}, status=_status(failure))
         return web.json_response({"order_id": order_id}, status=201)
 
@@ -124,8 +128,10 @@ class OrderService:
 
 
 def _status(failure: Exception) -> int:
-    """Return whether the order itself is to blame (409, 422), or whether trying again can help (503)."""
+    """Return whether the order itself is to blame (402, 409, 422), or whether trying again can help (503)."""
     match failure:
+        case DeclinedError():
+            return 402
         case UnknownProductError() | SoldOutError():
             return 409
         case PermanentError():
@@ -156,8 +162,11 @@ async def _way_to_place(environ: Mapping[str, str]) -> AsyncIterator[Place]:
     """Open what the mode needs."""
     match environ.get("ORDERS_MODE", "event"):
         case "event":
-            async with Publisher(environ.get("ORDERS_TOPIC", "order-events")) as publisher:
-                yield place_by_event(publisher)
+            async with (
+                Publisher(environ.get("ORDERS_TOPIC", ORDERS_TOPIC)) as orders,
+                Publisher(environ.get("ORDERS_PAYMENTS_TOPIC", PAYMENTS_TOPIC)) as payments,
+            ):
+                yield place_by_event(Announcer(orders, payments))
         case "inline":
             async with shop() as (database, mailer):
                 yield place_inline(database, mailer)

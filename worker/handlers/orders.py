@@ -1,19 +1,20 @@
-"""An order service's five consumers: one router per queue. The order service publishes one event; each reacts to it.
+"""An order service's six consumers: one router per queue. The order service publishes an event; each reacts to it.
 
 SQS delivers at least once, so every effect has a unique key in the database, and a second delivery does no harm.
 """
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
 from worker import Message, PermanentError, Router, TransientError
 from worker.handlers.database import Database, ReservationError, StocktakeError, UnknownOrderError
-from worker.handlers.events import Order
+from worker.handlers.events import Order, Payment
+from worker.handlers.ledger import BankBusyError, PaymentError
 from worker.handlers.mail import Mailer
 
-__all__ = ["Shop", "analytics", "email", "fraud", "inventory", "processing"]
+__all__ = ["Shop", "analytics", "email", "fraud", "inventory", "payments", "processing"]
 
 
 class Shop(NamedTuple):
@@ -36,6 +37,7 @@ inventory = Router(lifespan=shop)
 email = Router(lifespan=shop)
 analytics = Router(lifespan=shop)
 fraud = Router(lifespan=shop)
+payments = Router(lifespan=shop)
 
 
 @processing.on("order.created")
@@ -97,3 +99,41 @@ async def check_fraud(message: Message[Order]) -> None:
     """Mark orders that a human should look at."""
     state: Shop = message.state
     await state.database.check_fraud(message.event)
+
+
+@payments.on("payment.requested")
+async def authorize(message: Message[Payment]) -> None:
+    """Hold the money; while the bank is busy, the later steps of the order wait behind this one."""
+    state: Shop = message.state
+    with _refusing():
+        await state.database.ledger.authorize(message.event)
+
+
+@payments.on("payment.claimed")
+async def capture(message: Message[Payment]) -> None:
+    """Take the money that is held."""
+    state: Shop = message.state
+    with _refusing():
+        await state.database.ledger.capture(message.event)
+
+
+@payments.on("payment.cancelled")
+async def refund(message: Message[Payment]) -> None:
+    """Give back what is held or was taken."""
+    state: Shop = message.state
+    with _refusing():
+        await state.database.ledger.refund(message.event)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what the ledger says into what becomes of the message.
+
+    A busy bank will answer. Nothing else mends itself: of a FIFO group, what has not come before a step never will.
+    """
+    try:
+        yield
+    except BankBusyError as busy:
+        raise TransientError(str(busy), retry_after=busy.seconds_left) from None
+    except PaymentError as refusal:
+        raise PermanentError(str(refusal)) from None

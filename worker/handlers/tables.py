@@ -3,13 +3,14 @@
 Every effect of an event is one row with a unique key, so that writing it twice writes it once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    UniqueConstraint,
     bindparam,
     case,
     func,
@@ -88,6 +90,20 @@ stock = Table(
 reservations = Table(
     *("reservations", METADATA, _key("order_id"), _text("product", index=True), _number("quantity")), _at("reserved_at")
 )
+cards = Table(
+    *("cards", METADATA, _key("user_id"), Column("is_declined", Boolean, nullable=False)),
+    Column("busy_until", UtcDateTime),
+)
+payments = Table(
+    *("payments", METADATA, _key("order_id"), _text("user_id"), _cents(), _text("state")),
+    _at("opened_at"),
+)
+payment_steps = Table(
+    *("payment_steps", METADATA),
+    Column("entry", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    *(_text("order_id"), _text("step"), _at("entered_at")),
+    UniqueConstraint("order_id", "step", name="a_step_is_taken_once"),
+)
 mails = Table("mails", METADATA, _key("order_id"), _key("event_type"), _at("sent_at"))
 analytics = Table("analytics", METADATA, _key("order_id"), _key("event_type"), _cents(), _at("tracked_at"))
 fraud_checks = Table(
@@ -101,6 +117,19 @@ def _is(column: Column[str]) -> Any:
     return column == bindparam(column.name, type_=column.type)
 
 
+def _moved(state: str, *before: str) -> Executable:
+    """Move a payment to a state from one of those before it: of two who try, the second finds it moved."""
+    return (
+        update(payments)
+        .where(
+            payments.c.order_id == bindparam("paid", type_=String),
+            payments.c.amount_cents == bindparam("cents", type_=BigInteger),
+            payments.c.state.in_(before),
+        )
+        .values(state=state)
+    )
+
+
 @dataclass(frozen=True)
 class Statements:
     """One statement per step of a verb. Inserts leave alone what is there already, and say so by their row count."""
@@ -109,6 +138,9 @@ class Statements:
     record_change: Executable
     stock_up: Executable
     reserve: Executable
+    know_card: Executable
+    open_payment: Executable
+    enter_step: Executable
     record_mail: Executable
     track: Executable
     check_fraud: Executable
@@ -125,6 +157,18 @@ class Statements:
     change: ClassVar[Select[Any]] = select(order_changes.c.order_id).where(
         _is(order_changes.c.order_id), _is(order_changes.c.event_type)
     )
+    card: ClassVar[Select[Any]] = select(cards.c.is_declined, cards.c.busy_until).where(_is(cards.c.user_id))
+    payment: ClassVar[Select[Any]] = select(payments.c.state, payments.c.amount_cents).where(_is(payments.c.order_id))
+    payment_step: ClassVar[Select[Any]] = select(payment_steps.c.entry).where(
+        _is(payment_steps.c.order_id), _is(payment_steps.c.step)
+    )
+    payment_steps: ClassVar[Select[Any]] = select(payment_steps.c.order_id, payment_steps.c.step).order_by(
+        payment_steps.c.order_id, payment_steps.c.entry
+    )
+    move_payment: ClassVar[Mapping[str, Executable]] = {
+        "captured": _moved("captured", "authorized"),
+        "refunded": _moved("refunded", "authorized", "captured"),
+    }
     mail: ClassVar[Select[Any]] = select(mails.c.order_id).where(_is(mails.c.order_id), _is(mails.c.event_type))
     reserved: ClassVar[Select[Any]] = select(func.coalesce(func.sum(reservations.c.quantity), 0)).where(
         _is(reservations.c.product)
@@ -145,6 +189,9 @@ class Statements:
             .on_conflict_do_nothing(),
             stock_up=once(stock, "product", "quantity", "counted_until"),
             reserve=once(reservations, "order_id", "product", "quantity"),
+            know_card=once(cards, "user_id", "is_declined", "busy_until"),
+            open_payment=once(payments, "order_id", "user_id", "amount_cents", "state"),
+            enter_step=once(payment_steps, "order_id", "step").inline(),
             record_mail=once(mails, "order_id", "event_type"),
             track=once(analytics, "order_id", "event_type", "amount_cents"),
             check_fraud=insert(fraud_checks)
