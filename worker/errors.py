@@ -31,11 +31,14 @@ class ConfigError(UsageError):
 class TransientError(LongshoreError):
     """Raised by a handler: the work failed for now; the same as returning `Retry`."""
 
-    def __init__(self, reason: str = "", *, retry_after: float | None = None) -> None:
+    def __init__(self, reason: str = "", *, retry_after: float | None = None, is_downstream: bool = True) -> None:
         super().__init__(reason)
         self.reason = reason
         self.retry_after = retry_after
         """Seconds until the message may be received again; `None` means the queue's backoff."""
+        self.is_downstream = is_downstream
+        """Whether it may lie with what the handler depends on. False says that this message alone has to wait, for another
+        one or for its hour: it never opens the queue's breaker."""
 
 
 class PermanentError(LongshoreError):

@@ -24,6 +24,8 @@ class Retry:
     """Seconds until it may be received again; `None` means the queue's backoff."""
     reason: str = ""
     error: BaseException | None = field(default=None, compare=False, repr=False)
+    is_downstream: bool = field(default=True, compare=False, repr=False)
+    """Whether it may lie with what the handler depends on; false never opens the queue's breaker."""
 
 
 @dataclass(frozen=True, slots=True)

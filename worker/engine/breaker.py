@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from typing import NamedTuple
 
 import structlog
@@ -17,8 +17,8 @@ from worker.outcome import Retry
 
 __all__ = ["Breaker", "lies_downstream"]
 
-PROBES_EACH = 5
-"""How often one message is tried while the breaker is open before another one takes its place."""
+TRIES_EACH = 5
+"""How often one message is tried while the breaker is open before another one may take its place."""
 REMEMBERED = 10_000
 PROBE_GRACE_SECONDS = 30.0
 OF_THIS_MACHINE = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -42,7 +42,8 @@ class Breaker:
        when a message fails at its last attempt while nothing at all has succeeded since it first failed, and another
        message has failed, too: then no message is known to be at fault.
     2. While it is open nothing is received, and what fails for such a reason is held: its lease is kept, no receive and no
-       attempt is spent. One held message is tried again after each pause; the fifth time, a new one is received for that.
+       attempt is spent. After each pause one message is tried: a held one and a newly received one, in turn. Where all room
+       is held, one that has been tried five times gives its place to another, if it has receives to spare.
     3. The first that succeeds closes it, and all that is held is run again.
     4. An outage of up to `max_lease_seconds` dead-letters nothing, but what SQS would delete within an hour for its age;
        after that the usual rules hold again.
@@ -70,8 +71,9 @@ class Breaker:
         """How many successes there had been when a message first failed."""
         self._held: deque[Delivery] = deque()
         self._probe: Delivery | None = None
-        self._probes = 0
-        """Tries in a row that have failed."""
+        self._tries: Counter[Delivery] = Counter()
+        """How often each held message has been tried in vain."""
+        self._turns = 0
         self._wants_a_new_one = False
         self._opened = asyncio.Event()
         self._opened_at = 0.0
@@ -109,7 +111,7 @@ class Breaker:
         self._note(delivery)
         if self._probe is delivery:
             self._probe = None
-            self._probes += 1
+            self._tries[delivery] += 1
         elif not self.is_open and len(self._failures) >= self._needed:
             self._open(f"{len(self._failures)} of the last {self._calls_kept} handler calls failed")
 
@@ -131,16 +133,15 @@ class Breaker:
     async def hold(self, delivery: Delivery) -> bool:
         """Keep the message in place until it is to be run again; false when it may not stay."""
         delivery.is_alone = False
-        if self._wants_a_new_one and not delivery.failures:
+        if self._wants_a_new_one and not self._tries[delivery]:
             self._wants_a_new_one = False
             self._slots.bound("breaker", 0)
             if self._probe is None and delivery.cause is None:
                 self._choose(delivery)
                 return True
-        if self._probes % PROBES_EACH:
-            self._held.appendleft(delivery)  # it is tried again
-        else:
-            self._held.append(delivery)
+        if self._gives_way(delivery):
+            return False
+        self._held.append(delivery)
         self._context.metrics.held(len(self._held))
         try:
             return await delivery.wait()
@@ -161,16 +162,29 @@ class Breaker:
                 self._try()
 
     def _try(self) -> None:
-        """Run a held message again; each fifth time let a new one be received, which then is in front."""
-        if self._held and (self._probes + 1) % PROBES_EACH:
+        """Run a held message again, or let a new one be received to be run."""
+        self._turns += 1
+        if (self._turns % 2 or not self._lets_one_in()) and self._held:
             probe = self._held.popleft()
             self._choose(probe)
             probe.wake()
-        else:
-            self._probes += 1
-            self._held.rotate(-1)
-            self._wants_a_new_one = True
-            self._slots.bound("breaker", self._slots.taken + 1)
+        elif not self._held:
+            self._lets_one_in()
+
+    def _lets_one_in(self) -> bool:
+        """Have room for one message more, if that is left."""
+        self._slots.bound("breaker", self._slots.taken + 1)
+        self._wants_a_new_one = self._slots.size > self._slots.taken
+        return self._wants_a_new_one
+
+    def _gives_way(self, delivery: Delivery) -> bool:
+        """Whether the message has been tried often enough, and others must be given back for a new one to come in."""
+        received = delivery.received
+        is_spare = received.receive_count < (delivery.attempts or self._context.settings.attempts)
+        if self._tries[delivery] < TRIES_EACH or not is_spare or self._context.rules.is_last_receive(received):
+            return False
+        del self._tries[delivery]
+        return self._slots.taken >= self._slots.full_size
 
     def _choose(self, delivery: Delivery) -> None:
         self._probe = delivery
@@ -199,7 +213,6 @@ class Breaker:
     def _open(self, why: str) -> None:
         self.is_open = True
         self._opened_at = self._context.clock.now()
-        self._probes = 0
         self._slots.bound("breaker", 0)
         self._context.metrics.breaker_open(True)
         self._context.vitals.warnings["breaker"] = f"the breaker is open: {why}; nothing is received, one message is tried every {self._pause_seconds:g} s"  # fmt: skip
@@ -212,6 +225,7 @@ class Breaker:
         self._probe = None
         self._wants_a_new_one = False
         self._failures.clear()
+        self._tries.clear()
         self._opened.clear()
         self._slots.bound("breaker", None)
         self._context.metrics.breaker_open(False)
@@ -225,10 +239,11 @@ class Breaker:
 def lies_downstream(failure: Retry, company: Company | None = None) -> bool:
     """Return whether a failure may lie with what the handler depends on, and not with the message.
 
-    It may not when others in the same call are done. It may when the handler says so (`TransientError`, `Retry`), when it ran out of time, and when the connection to
-    something failed: an `OSError` other than of this machine's files, also as the cause of another exception.
+    It may not when others in the same call are done, or the handler says `is_downstream=False`. It may when the handler says so
+    (`TransientError`, `Retry`), when it ran out of time, and when the connection to something failed: an `OSError` other than of
+    this machine's files, also as the cause of another exception.
     """
-    if company is not None and company.has_success:
+    if (company is not None and company.has_success) or not failure.is_downstream:
         return False
     if failure.error is None:
         return True
@@ -239,7 +254,9 @@ def _lies_downstream(error: BaseException | None) -> bool:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, TransientError) or (isinstance(error, OSError) and not isinstance(error, OF_THIS_MACHINE)):
+        if isinstance(error, TransientError):
+            return getattr(error, "is_downstream", True) is not False  # a subclass need not have called our __init__
+        if isinstance(error, OSError) and not isinstance(error, OF_THIS_MACHINE):
             return True
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False

@@ -25,7 +25,8 @@ class Slots:
     def __init__(self, size: int) -> None:
         self.size = size
         """Places that there are, within all bounds."""
-        self._full_size = size
+        self.full_size = size
+        """Places that there are without bounds."""
         self._bounds: dict[str, int] = {}
         self._free = size
         self._held: dict[Slot, float] = {}
@@ -79,7 +80,7 @@ class Slots:
             self._bounds.pop(by, None)
         else:
             self._bounds[by] = size
-        size = min([self._full_size, *self._bounds.values()])
+        size = min([self.full_size, *self._bounds.values()])
         self._free += size - self.size
         self.size = size
         self._wake()

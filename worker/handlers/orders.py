@@ -4,11 +4,11 @@ SQS delivers at least once, so every effect has a unique key in the database, an
 """
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
-from worker import Message, PermanentError, Router, TransientError
+from worker import Batch, Message, PermanentError, Router, TransientError
 from worker.handlers.database import Database, ReservationError, StocktakeError, UnknownOrderError
 from worker.handlers.events import Order, Payment
 from worker.handlers.ledger import BankBusyError, PaymentError
@@ -57,7 +57,7 @@ async def record_change(message: Message[Order]) -> None:
     try:
         await state.database.record_change(str(message.event_type), message.event)
     except UnknownOrderError as gap:
-        raise TransientError(str(gap)) from None
+        raise TransientError(str(gap), is_downstream=False) from None
 
 
 @inventory.on("order.created")
@@ -67,7 +67,7 @@ async def reserve_stock(message: Message[Order]) -> None:
     try:
         await state.database.reserve(message.event)
     except StocktakeError as count:
-        raise TransientError(str(count), retry_after=count.seconds_left) from None
+        raise TransientError(str(count), retry_after=count.seconds_left, is_downstream=False) from None
     except ReservationError as refusal:
         raise PermanentError(str(refusal)) from None
 
@@ -87,11 +87,11 @@ async def send_mail(message: Message[Order]) -> None:
         await state.database.record_mail(news, order.order_id)
 
 
-@analytics.on("order.*")
-async def track(message: Message[Order]) -> None:
-    """Count every event, also of types that are yet to be invented."""
-    state: Shop = message.state
-    await state.database.track(str(message.event_type), message.event)
+@analytics.on("order.*", batch=Batch(size=100, window_seconds=0.5, on_error="split"))
+async def track(messages: Sequence[Message[Order]]) -> None:
+    """Count every event, also of types that are yet to be invented; a hundred rows at once cost little more than one."""
+    state: Shop = messages[0].state
+    await state.database.track_all([(str(message.event_type), message.event) for message in messages])
 
 
 @fraud.on("order.created")
@@ -134,6 +134,6 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except BankBusyError as busy:
-        raise TransientError(str(busy), retry_after=busy.seconds_left) from None
+        raise TransientError(str(busy), retry_after=busy.seconds_left, is_downstream=False) from None
     except PaymentError as refusal:
         raise PermanentError(str(refusal)) from None

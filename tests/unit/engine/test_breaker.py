@@ -331,6 +331,8 @@ def chained(error: Exception, cause: BaseException) -> Exception:
     [
         (None, True),
         (TransientError("busy"), True),
+        (TransientError("its hour has not come", is_downstream=False), False),
+        (chained(TransientError("its hour has not come", is_downstream=False), ConnectionResetError()), False),
         (ConnectionRefusedError(), True),
         (TimeoutError(), True),
         (OSError(28, "No space left on device"), True),
@@ -344,6 +346,41 @@ def chained(error: Exception, cause: BaseException) -> Exception:
 )
 def test_what_may_lie_downstream(error: Exception | None, *, is_downstream: bool) -> None:
     assert lies_downstream(Retry(error=error)) is is_downstream
+
+
+async def test_a_retry_may_say_that_it_is_the_messages_own() -> None:
+    assert not lies_downstream(Retry(after=60, is_downstream=False))
+    source, waiting = MemorySource(), True
+
+    async def handle(_: Message[Any]) -> Outcome | None:
+        return Retry(after=60, is_downstream=False) if waiting else None
+
+    send(source, 50)
+    async with Fleet(source, attempts=10).running(handle) as consumer:
+        await asyncio.sleep(100)
+        assert not consumer.context.metrics.snapshot()["breaker_open"]
+        waiting = False
+        await asyncio.sleep(100)
+        assert source.is_empty
+
+
+async def test_messages_that_wait_for_others_do_not_lock_them_out() -> None:
+    """All room is held by what can only succeed after others that were not received yet: they come in all the same."""
+    source, there = MemorySource(), set[str]()
+
+    async def handle(message: Message[Any]) -> None:
+        kind, number = message.body.split("-")
+        if kind == "change" and number not in there:
+            raise TransientError("its order is not there yet")
+        there.add(number)
+
+    for number in range(20):
+        source.send(f"change-{number}")
+    for number in range(20):
+        source.send(f"order-{number}")
+    await Fleet(source, concurrency=4, attempts=5).run(handle)
+    assert source.dead_letters == []
+    assert now() < 600
 
 
 async def test_permanent_failures_are_none_of_its_business() -> None:
