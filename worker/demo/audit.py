@@ -41,7 +41,7 @@ class Audit:
             account, verbs = self._books.accounts[name], process.metrics.queue(name)
             account.received = snapshot["received"]
             account.handled = snapshot["settled"]["ack"]
-            account.retried = snapshot["settled"]["retry"]
+            account.retried = snapshot["settled"]["retry"] + snapshot["retried_in_place"]
             account.dead_lettered = snapshot["settled"]["dead_letter"]
             lag = verbs.lag_so_far()
             (account.lag_in_outage if is_outage else account.lag).add(lag.since(self._lags.get(name)))

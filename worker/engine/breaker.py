@@ -19,6 +19,8 @@ __all__ = ["Breaker", "lies_downstream"]
 
 TRIES_EACH = 5
 """How often one message is tried while the breaker is open before another one may take its place."""
+NEW_ONES = 3
+"""Each so-many-th try is a message that is newly received: those that are held may all be unable to succeed."""
 REMEMBERED = 10_000
 PROBE_GRACE_SECONDS = 30.0
 OF_THIS_MACHINE = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -42,8 +44,8 @@ class Breaker:
        when a message fails at its last attempt while nothing at all has succeeded since it first failed, and another
        message has failed, too: then no message is known to be at fault.
     2. While it is open nothing is received, and what fails for such a reason is held: its lease is kept, no receive and no
-       attempt is spent. After each pause one message is tried: a held one and a newly received one, in turn. Where all room
-       is held, one that has been tried five times gives its place to another, if it has receives to spare.
+       attempt is spent. After each pause one message is tried: a held one, each third time a newly received one. Where all room
+       is held and others wait, one that has been tried five times gives its place away, if it has receives to spare.
     3. The first that succeeds closes it, and all that is held is run again.
     4. An outage of up to `max_lease_seconds` dead-letters nothing, but what SQS would delete within an hour for its age;
        after that the usual rules hold again.
@@ -120,15 +122,26 @@ class Breaker:
         if self._probe is delivery:
             self._probe = None
 
-    def doubts(self, delivery: Delivery) -> bool:
-        """Whether a message that failed at its last attempt need not be at fault; it opens the breaker then."""
+    async def doubts(self, delivery: Delivery) -> bool:
+        """Whether a message that failed at its last attempt need not be at fault; it opens the breaker then.
+
+        Where other messages are being handled, it waits in place for a pause: how they end tells which of the two it is.
+        """
         if self._is_off or self.is_open:
             return self.holds
         seen = self._first_failed.get(delivery.received.id)
-        if seen != self._successes or len(self._streak) < 2:  # noqa: PLR2004  # itself and another one
-            return False
-        self._open(f"nothing has succeeded while {len(self._streak)} messages failed")
+        if seen == self._successes and self._is_only_one_to_fail and self._slots.taken > 1:
+            await delivery.wait(self._pause_seconds)
+        if seen != self._successes or self._is_only_one_to_fail:
+            return self.is_open
+        if not self.is_open:
+            self._open(f"nothing has succeeded while {len(self._streak)} messages failed")
         return True
+
+    @property
+    def _is_only_one_to_fail(self) -> bool:
+        """Whether no more than one message, or batch, has failed since the last success."""
+        return len(self._streak) < 2  # noqa: PLR2004
 
     async def hold(self, delivery: Delivery) -> bool:
         """Keep the message in place until it is to be run again; false when it may not stay."""
@@ -164,7 +177,7 @@ class Breaker:
     def _try(self) -> None:
         """Run a held message again, or let a new one be received to be run."""
         self._turns += 1
-        if (self._turns % 2 or not self._lets_one_in()) and self._held:
+        if (self._turns % NEW_ONES or not self._lets_one_in()) and self._held:
             probe = self._held.popleft()
             self._choose(probe)
             probe.wake()
@@ -178,13 +191,13 @@ class Breaker:
         return self._wants_a_new_one
 
     def _gives_way(self, delivery: Delivery) -> bool:
-        """Whether the message has been tried often enough, and others must be given back for a new one to come in."""
+        """Whether the message has been tried often enough, and others wait that may succeed."""
         received = delivery.received
         is_spare = received.receive_count < (delivery.attempts or self._context.settings.attempts)
-        if self._tries[delivery] < TRIES_EACH or not is_spare or self._context.rules.is_last_receive(received):
+        depth = self._context.depth
+        if self._tries[delivery] < TRIES_EACH or not is_spare or depth is None or not depth.visible:
             return False
-        del self._tries[delivery]
-        return self._slots.taken >= self._slots.full_size
+        return self._slots.taken >= self._slots.full_size and not self._context.rules.is_last_receive(received)
 
     def _choose(self, delivery: Delivery) -> None:
         self._probe = delivery

@@ -7,7 +7,7 @@ from worker.engine.journal import NoJournal, Suspects
 from worker.engine.verdict import Rules
 from worker.engine.vitals import Vitals
 from worker.settings import QueueSettings
-from worker.source import QueueFacts, Source
+from worker.source import Depth, QueueFacts, Source
 from worker.telemetry.metrics import QueueMetrics
 
 __all__ = ["QueueContext"]
@@ -29,6 +29,8 @@ class QueueContext:
     """What is being handled, for the process that comes after a crash."""
     suspects: Suspects = field(default_factory=Suspects)
     """What was being handled when processes before this one died."""
+    depth: Depth | None = None
+    """What SQS said last of the queue's size; up to half a minute old."""
     drain_ends_at: float | None = None
     """Set once the consumer drains: the moment at which handlers are cancelled."""
 

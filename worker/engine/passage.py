@@ -143,17 +143,21 @@ class Passage:
         if (
             is_suspicious
             and left > 0
-            and (self._breaker.holds or (isinstance(fate, DeadLetter) and self._breaker.doubts(delivery)))
+            and (self._breaker.holds or (isinstance(fate, DeadLetter) and await self._breaker.doubts(delivery)))
         ):
+            self._report_stay(delivery, failure, "held until what the handler depends on works again")
             stays = await self._may_stay(delivery, left)
             fate = failure
         elif tries.in_place and isinstance(fate, Retry):
-            stays = self._may_wait(delivery, fate) and await delivery.wait(fate.after)
+            if stays := self._may_wait(delivery, fate):
+                self._report_stay(delivery, fate, "retry in place")
+                stays = await delivery.wait(fate.after)
         else:
             return fate
         if not stays:
             return self._given_back(delivery, fate)
         delivery.attempt += is_attempt
+        self._context.metrics.retried_in_place()
         return None
 
     async def _may_stay(self, delivery: Delivery, seconds: float = math.inf) -> bool:
@@ -196,6 +200,9 @@ class Passage:
 
     def _rule(self, happened: Fate, delivery: Delivery, tries: Tries) -> Fate:
         return self._context.rules.judge(happened, delivery.received, tries, now_wall=self._context.clock.wall())
+
+    def _report_stay(self, delivery: Delivery, failure: Retry, event: str) -> None:
+        log.warning(event, queue=self._context.queue, reason=failure.reason, after_seconds=failure.after, exc_info=failure.error, **delivery.log_fields)  # fmt: skip
 
     def _count(self, fate: Fate) -> None:
         match fate:

@@ -57,7 +57,8 @@ class Survey:
         if self._wants_facts():
             self._take_in(await self._context.source.describe())
             self._facts_read_at = self._context.clock.now()
-        self._context.metrics.depth(await self._context.source.depth())
+        self._context.depth = depth = await self._context.source.depth()
+        self._context.metrics.depth(depth)
         self._context.vitals.solved("facts")
 
     def _wants_facts(self) -> bool:

@@ -104,6 +104,13 @@ def _count(*path: str) -> Cell:
     return cell
 
 
+def _retried(queue: Snapshot) -> str:
+    """Return what was given back for another attempt, and what was run again in place."""
+    counts = [_at(queue, "settled", "retry"), _at(queue, "retried_in_place")]
+    known = [count for count in counts if _is_number(count)]
+    return f"{sum(known):,.0f}" if known else UNKNOWN
+
+
 def _dead_letters(queue: Snapshot) -> str:
     shown = _count("dead_letters")(queue)
     return shown if shown in {"0", UNKNOWN} else f'<span class="bad">{shown}</span>'
@@ -156,7 +163,7 @@ _COLUMNS: Mapping[str, Cell] = {
     "dead letters": _dead_letters,
     "received": _count("received"),
     "handled": _count("settled", "ack"),
-    "retried": _count("settled", "retry"),
+    "retried": _retried,
     "dead-lettered": _count("settled", "dead_letter"),
     "in hand / slots": _in_hand,
     "last lag": _lag,

@@ -124,6 +124,12 @@ STUCK = Declared(
 SETTLED = Declared(
     "longshore_settled_total", Kind.COUNTER, "messages", "Messages settled, by outcome.", {"outcome": OUTCOMES}
 )
+RETRIED_IN_PLACE = Declared(
+    "longshore_retried_in_place_total",
+    Kind.COUNTER,
+    "messages",
+    "Failed messages that were run again without another receive: heads of FIFO groups, and what an open breaker holds.",
+)
 LEASE_BEATS = Declared(
     "longshore_lease_beats_total",
     Kind.COUNTER,

@@ -33,6 +33,7 @@ class QueueSnapshot(TypedDict):
     handled: int
     handler_mean_seconds: float | None
     settled: dict[str, int]
+    retried_in_place: int
     leases_lost: int
     api_calls: int
     last_lag_seconds: dict[str, float | None]
@@ -66,6 +67,7 @@ class QueueMetrics:
         self._handler = sheet.one(declared.HANDLER, lambda: Spread(declared.HANDLER.buckets))
         self._stuck = sheet.one(declared.STUCK, Number)
         self._settled = sheet.each(declared.SETTLED, Number)
+        self._retried_in_place = sheet.one(declared.RETRIED_IN_PLACE, Number)
         self._beats = sheet.each(declared.LEASE_BEATS, Number)
         self._leases_lost = sheet.one(declared.LEASES_LOST, Number)
         self._api_calls = {
@@ -154,6 +156,10 @@ class QueueMetrics:
         """Count settled messages; raises `KeyError` for an outcome that is not in `OUTCOMES`."""
         self._settled[outcome].value += count
 
+    def retried_in_place(self) -> None:
+        """Count a failed message that is run again without another receive."""
+        self._retried_in_place.value += 1
+
     def beats(self, ok: int, failed: int) -> None:
         """Count extended leases, and those whose extension failed this time."""
         self._beats["ok"].value += ok
@@ -223,6 +229,7 @@ class QueueMetrics:
             handled=self._handler.count,
             handler_mean_seconds=self._handler.mean,
             settled=_whole(self._settled),
+            retried_in_place=int(self._retried_in_place.value),
             leases_lost=int(self._leases_lost.value),
             api_calls=sum(int(calls.value) for calls in self._api_calls.values()),
             last_lag_seconds={since: spread.last for since, spread in self._lag.items()},
