@@ -1,6 +1,7 @@
 """The breaker: while the handlers' downstream is down, nothing is received, and what is in hand waits in place."""
 
 import asyncio
+import math
 import random
 from collections import OrderedDict, deque
 from typing import NamedTuple
@@ -35,12 +36,19 @@ class _Failure(NamedTuple):
     """The message, or the batch, that failed."""
 
 
+class _Trouble(NamedTuple):
+    since: int
+    """How many successes there had been when the message first failed."""
+    failures: int
+
+
 class Breaker:
     """Tells failures of messages from those of what their handlers depend on.
 
     1. It opens when so many of the last handler calls failed for a reason that may pass, each message counted once; and
        when a message fails at its last attempt while nothing at all has succeeded since it first failed, and another
-       message has failed, too: then no message is known to be at fault.
+       message has failed, too: then no message is known to be at fault. Attempts that a message had in other processes count
+       once others were done here since it was sent: a deploy in the middle of an outage dead-letters nothing, either.
     2. While it is open nothing is received, and what fails for such a reason is held: its lease is kept, no receive and no
        attempt is spent. One held message is tried again after each pause; the fifth time, a new one is received for that.
     3. The first that succeeds closes it, and all that is held is run again.
@@ -66,8 +74,10 @@ class Breaker:
         self._streak: set[object] = set()
         """Messages, or batches, that have failed since the last success."""
         self._streak_since = 0
-        self._first_failed: OrderedDict[str, int] = OrderedDict()
-        """How many successes there had been when a message first failed."""
+        self._last_success_at = -math.inf
+        """Unix time of it."""
+        self._troubles: OrderedDict[str, _Trouble] = OrderedDict()
+        """The messages that have failed here, and have not succeeded since."""
         self._held: deque[Delivery] = deque()
         self._probe: Delivery | None = None
         self._probes = 0
@@ -97,8 +107,9 @@ class Breaker:
             self._last_company = delivery.company
             self._calls += 1
             self._successes += 1
-        if self._first_failed:
-            self._first_failed.pop(delivery.received.id, None)
+            self._last_success_at = self._context.clock.wall()
+        if self._troubles:
+            self._troubles.pop(delivery.received.id, None)
         if self._probe is delivery:
             self._close()
 
@@ -122,11 +133,22 @@ class Breaker:
         """Whether a message that failed at its last attempt need not be at fault; it opens the breaker then."""
         if self._is_off or self.is_open:
             return self.holds
-        seen = self._first_failed.get(delivery.received.id)
-        if seen != self._successes or len(self._streak) < 2:  # noqa: PLR2004  # itself and another one
+        trouble = self._troubles.get(delivery.received.id)
+        if trouble is None or trouble.since != self._successes or len(self._streak) < 2:  # noqa: PLR2004  # itself and another one
             return False
         self._open(f"nothing has succeeded while {len(self._streak)} messages failed")
         return True
+
+    def blames(self, delivery: Delivery, attempts: int) -> bool:
+        """Whether a message that failed at its last attempt is known to be at fault, although other processes had most of them.
+
+        It is when it has used up its attempts here, too, or when others were done here since it was sent.
+        """
+        if self._is_off or self.is_open:
+            return True
+        trouble = self._troubles.get(delivery.received.id)
+        has_used_them_up = trouble is not None and trouble.failures >= attempts
+        return has_used_them_up or self._last_success_at > delivery.received.sent_at
 
     async def hold(self, delivery: Delivery) -> bool:
         """Keep the message in place until it is to be run again; false when it may not stay."""
@@ -192,9 +214,10 @@ class Breaker:
             self._streak_since = self._successes
         if len(self._streak) < REMEMBERED:
             self._streak.add(of)
-        self._first_failed.setdefault(message_id, self._successes)
-        if len(self._first_failed) > REMEMBERED:
-            self._first_failed.popitem(last=False)
+        since, failures = self._troubles.get(message_id, _Trouble(self._successes, 0))
+        self._troubles[message_id] = _Trouble(since, failures + 1)
+        if len(self._troubles) > REMEMBERED:
+            self._troubles.popitem(last=False)
 
     def _open(self, why: str) -> None:
         self.is_open = True

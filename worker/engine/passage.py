@@ -140,11 +140,11 @@ class Passage:
         tries = Tries(delivery.attempt, delivery.attempts, in_place=self._is_fifo and has_run)
         fate = self._rule(failure, delivery, tries)
         left = self._context.rules.seconds_until_expiring(delivery.received, self._context.clock.wall())
-        if (
-            is_suspicious
-            and left > 0
-            and (self._breaker.holds or (isinstance(fate, DeadLetter) and self._breaker.doubts(delivery)))
-        ):
+        is_last = isinstance(fate, DeadLetter)
+        is_held = is_suspicious and left > 0 and (self._breaker.holds or (is_last and self._breaker.doubts(delivery)))
+        if is_suspicious and is_last and not is_held and not self._blames(delivery):
+            fate = self._rule(failure, delivery, tries._replace(attempt=0))
+        if is_held:
             stays = await self._may_stay(delivery, left)
             fate = failure
         elif tries.in_place and isinstance(fate, Retry):
@@ -155,6 +155,9 @@ class Passage:
             return self._given_back(delivery, fate)
         delivery.attempt += is_attempt
         return None
+
+    def _blames(self, delivery: Delivery) -> bool:
+        return self._breaker.blames(delivery, delivery.attempts or self._context.settings.attempts)
 
     async def _may_stay(self, delivery: Delivery, seconds: float = math.inf) -> bool:
         """Hold the message while the breaker is open, for `seconds` at most; false when it must be given back."""
