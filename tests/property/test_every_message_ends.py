@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from support.world import LAST_MISFORTUNE_SECONDS, Books, Queue, World, misfortunes, worlds
+from support.world import LAST_MISFORTUNE_SECONDS, Books, Queue, World, misfortunes, queue_of, worlds
 
 from worker.engine.consumer import Consumer
 from worker.testing import virtual_time
@@ -51,7 +51,7 @@ def _check_the_books(world: World, queue: Queue, books: Books) -> None:
 
 
 async def _one_process(world: World) -> None:
-    queue, books = Queue(world), Books(world)
+    queue, books = queue_of(world), Books(world)
     fleet = Fleet(queue, **world.settings)
     async with _living(world, queue), fleet.running(books.handle) as consumer:
         await _until_all_have_ended(queue, consumer)
@@ -77,7 +77,7 @@ def test_every_message_ends_in_exactly_one_way(world: World) -> None:
 
 
 async def _many_processes(world: World, lives: list[tuple[float, float]]) -> None:
-    queue, books = Queue(world), Books(world)
+    queue, books = queue_of(world), Books(world)
 
     async def process(lifetimes: list[tuple[float, float]]) -> None:
         """Live several times; each ends with a drain, which may be too short for what still runs."""

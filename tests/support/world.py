@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from hypothesis import strategies as st
 from support.loop_time import now
@@ -16,7 +16,18 @@ from worker.outcome import Ack, DeadLetter, Outcome, Retry
 from worker.source import Copy, ReceiveRequest
 from worker.testing import MemorySource, Operation
 
-__all__ = ["Books", "Failing", "Misfortune", "Queue", "Story", "World", "worlds"]
+__all__ = [
+    "Books",
+    "Failing",
+    "Misfortune",
+    "Queue",
+    "Story",
+    "World",
+    "misfortunes",
+    "misfortunes_of",
+    "queue_of",
+    "worlds",
+]
 
 LAST_MISFORTUNE_SECONDS = 300.0
 """When everything works again: from then on every message must end."""
@@ -83,9 +94,14 @@ class World:
 class Queue(MemorySource):
     """A queue that knows what happened although nobody was told."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(visibility_timeout_seconds=world.visibility_timeout_seconds, max_receive_count=1000)
-        self.shuffle(world.seed)
+    def __init__(
+        self, name: str = "orders", *, visibility_timeout_seconds: int, max_receive_count: int, seed: int
+    ) -> None:
+        super().__init__(
+            name, visibility_timeout_seconds=visibility_timeout_seconds, max_receive_count=max_receive_count
+        )
+        if not self.store.is_fifo:
+            self.shuffle(seed)
         self.unsure_copies: set[str] = set()
         """Bodies of copies that may have arrived although their answer was lost."""
         self._answered: Counter[str] = Counter()
@@ -96,6 +112,13 @@ class Queue(MemorySource):
         """Return bodies that were once handed out to nobody: SQS confirms a delete with an older handle and does nothing."""
         received = Counter({message_id: len(times) for message_id, times in self.receives.items()})
         return {self._bodies[message_id] for message_id in received - self._answered}
+
+    def show(self, message_id: str) -> None:
+        """Let a message be visible again although somebody holds it."""
+        stored = self.store.messages[message_id]
+        stored.due = now()
+        self.store._push(stored.due, stored)
+        self.store._wake()
 
     async def receive(self, request: ReceiveRequest) -> list[Received]:
         """Receive, and note what arrived."""
@@ -192,7 +215,18 @@ class Books:
             await asyncio.sleep(1)
 
 
-async def misfortunes(world: World, source: MemorySource) -> None:
+class HasMisfortunes(Protocol):
+    """What a world tells of its misfortunes."""
+
+    @property
+    def misfortunes(self) -> tuple[Misfortune, ...]: ...
+    @property
+    def visibility_timeout_seconds(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+async def misfortunes(world: HasMisfortunes, source: MemorySource) -> None:
     """Let happen what happens, until everything works again."""
     source.faults.seed(world.seed)
     for each in sorted(world.misfortunes, key=lambda misfortune: misfortune.at):
@@ -202,7 +236,7 @@ async def misfortunes(world: World, source: MemorySource) -> None:
     source.faults.clear()
 
 
-def _strike(each: Misfortune, source: MemorySource, world: World) -> None:
+def _strike(each: Misfortune, source: MemorySource, world: HasMisfortunes) -> None:
     error = SourceError(each.fault, each.fault.value)
     match each.kind:
         case "fail":
@@ -250,7 +284,8 @@ def _stories() -> st.SearchStrategy[Story]:
     )
 
 
-def _misfortunes(kinds: Sequence[str]) -> st.SearchStrategy[Misfortune]:
+def misfortunes_of(kinds: Sequence[str]) -> st.SearchStrategy[Misfortune]:
+    """Return a strategy for misfortunes of these kinds."""
     return st.builds(
         Misfortune,
         kind=st.sampled_from(kinds),
@@ -269,10 +304,15 @@ def worlds(*, doubles: bool) -> st.SearchStrategy[World]:
     return st.builds(
         World,
         stories=st.lists(_stories(), min_size=1, max_size=16).map(tuple),
-        misfortunes=st.lists(_misfortunes(kinds), max_size=6).map(tuple),
+        misfortunes=st.lists(misfortunes_of(kinds), max_size=6).map(tuple),
         concurrency=st.integers(1, 12),
         visibility_timeout_seconds=st.sampled_from([2, 6, 30]),
         attempts=st.integers(1, 4),
         handler_timeout_seconds=st.just(60.0),
         seed=st.integers(0, 2**16),
     )
+
+
+def queue_of(world: World) -> Queue:
+    """Return the world's queue; the net behind `attempts` is wide, so that only the engine dead-letters."""
+    return Queue(visibility_timeout_seconds=world.visibility_timeout_seconds, max_receive_count=1000, seed=world.seed)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter, OrderedDict, deque
+from enum import Enum
 from typing import NamedTuple
 
 import structlog
@@ -15,7 +16,7 @@ from worker.engine.vitals import LoopPulse
 from worker.errors import TransientError
 from worker.outcome import Retry
 
-__all__ = ["Breaker", "lies_downstream"]
+__all__ = ["Blame", "Breaker", "lies_downstream"]
 
 TRIES_EACH = 5
 """How often one message is tried while the breaker is open before another one may take its place."""
@@ -29,12 +30,28 @@ OF_THIS_MACHINE = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADi
 log = structlog.get_logger("breaker")
 
 
+class Blame(Enum):
+    """What a failure at a last attempt is put down to."""
+
+    MESSAGE = 1
+    DOWNSTREAM = 2
+    NOBODY = 3
+    """Nothing tells, and its earlier attempts were elsewhere: it comes again, and others meanwhile."""
+
+
 class _Failure(NamedTuple):
     at: float
     call: int
     """Which of all calls it was."""
     of: object
     """The message, or the batch, that failed."""
+
+
+class _Trouble(NamedTuple):
+    since: int
+    """How many successes there had been when the message first failed here."""
+    failures: int
+    """How often it has failed here."""
 
 
 class Breaker:
@@ -69,8 +86,8 @@ class Breaker:
         self._streak: set[object] = set()
         """Messages, or batches, that have failed since the last success."""
         self._streak_since = 0
-        self._first_failed: OrderedDict[str, int] = OrderedDict()
-        """How many successes there had been when a message first failed."""
+        self._troubles: OrderedDict[str, _Trouble] = OrderedDict()
+        """The messages that have failed here, and have not succeeded since."""
         self._held: deque[Delivery] = deque()
         self._probe: Delivery | None = None
         self._tries: Counter[Delivery] = Counter()
@@ -101,8 +118,8 @@ class Breaker:
             self._last_company = delivery.company
             self._calls += 1
             self._successes += 1
-        if self._first_failed:
-            self._first_failed.pop(delivery.received.id, None)
+        if self._troubles:
+            self._troubles.pop(delivery.received.id, None)
         if self._probe is delivery:
             self._close()
 
@@ -122,21 +139,24 @@ class Breaker:
         if self._probe is delivery:
             self._probe = None
 
-    async def doubts(self, delivery: Delivery) -> bool:
-        """Whether a message that failed at its last attempt need not be at fault; it opens the breaker then.
+    async def blame(self, delivery: Delivery) -> Blame:
+        """Return what is at fault when a message fails at its last attempt; it opens the breaker for a downstream.
 
-        Where other messages are being handled, it waits in place for a pause: how they end tells which of the two it is.
+        Where other messages are being handled, it waits in place for a pause: how they end tells.
         """
         if self._is_off or self.is_open:
-            return self.holds
-        seen = self._first_failed.get(delivery.received.id)
-        if seen == self._successes and self._is_only_one_to_fail and self._slots.taken > 1:
+            return Blame.DOWNSTREAM if self.holds else Blame.MESSAGE
+        since, failures = self._troubles[delivery.received.id]
+        if since == self._successes and self._is_only_one_to_fail and self._slots.taken > 1:
             await delivery.wait(self._pause_seconds)
-        if seen != self._successes or self._is_only_one_to_fail:
-            return self.is_open
-        if not self.is_open:
-            self._open(f"nothing has succeeded while {len(self._streak)} messages failed")
-        return True
+        if self.holds:  # opened by others meanwhile
+            return Blame.DOWNSTREAM
+        if since != self._successes:
+            return Blame.MESSAGE
+        if self._is_only_one_to_fail:
+            return Blame.NOBODY if failures == 1 < delivery.attempt else Blame.MESSAGE
+        self._open(f"nothing has succeeded while {len(self._streak)} messages failed")
+        return Blame.DOWNSTREAM
 
     @property
     def _is_only_one_to_fail(self) -> bool:
@@ -219,9 +239,10 @@ class Breaker:
             self._streak_since = self._successes
         if len(self._streak) < REMEMBERED:
             self._streak.add(of)
-        self._first_failed.setdefault(message_id, self._successes)
-        if len(self._first_failed) > REMEMBERED:
-            self._first_failed.popitem(last=False)
+        trouble = self._troubles.get(message_id, _Trouble(self._successes, 0))
+        self._troubles[message_id] = trouble._replace(failures=trouble.failures + 1)
+        if len(self._troubles) > REMEMBERED:
+            self._troubles.popitem(last=False)
 
     def _open(self, why: str) -> None:
         self.is_open = True

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import structlog
 
-from worker.engine.breaker import Breaker, lies_downstream
+from worker.engine.breaker import Blame, Breaker, lies_downstream
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
 from worker.engine.memory import AttemptMemory
@@ -140,14 +140,17 @@ class Passage:
         tries = Tries(delivery.attempt, delivery.attempts, in_place=self._is_fifo and has_run)
         fate = self._rule(failure, delivery, tries)
         left = self._context.rules.seconds_until_expiring(delivery.received, self._context.clock.wall())
-        if (
-            is_suspicious
-            and left > 0
-            and (self._breaker.holds or (isinstance(fate, DeadLetter) and await self._breaker.doubts(delivery)))
-        ):
+        blame = Blame.MESSAGE
+        if is_suspicious and left > 0:
+            blame = Blame.DOWNSTREAM if self._breaker.holds else blame
+            blame = await self._breaker.blame(delivery) if isinstance(fate, DeadLetter) else blame
+        if blame is Blame.DOWNSTREAM:
             self._report_stay(delivery, failure, "held until what the handler depends on works again")
             stays = await self._may_stay(delivery, left)
             fate = failure
+        elif blame is Blame.NOBODY:
+            later = replace(failure, after=max(failure.after or 0, 2 * self._breaker.pause_seconds))
+            return self._given_back(delivery, later)
         elif tries.in_place and isinstance(fate, Retry):
             if stays := self._may_wait(delivery, fate):
                 self._report_stay(delivery, fate, "retry in place")
