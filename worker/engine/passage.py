@@ -65,7 +65,7 @@ class Passage:
         acked = _leading(happened)
         for delivery in lane[:acked]:
             self._breaker.succeeded(delivery)
-        settled = await asyncio.gather(*(self.settle(delivery, Ack()) for delivery in lane[:acked]))
+        settled = await self._settle_done(lane[:acked])
         ended = list(zip(lane[:acked], settled, strict=True))
         if acked < len(happened) and all(each is None for each in settled):
             delivery, what = lane[acked], happened[acked]
@@ -94,6 +94,12 @@ class Passage:
             case Abandon():
                 self.attempts.ended(delivery.received.id, delivery.failures, delivery.receives)
                 return 0
+
+    async def _settle_done(self, deliveries: Sequence[Delivery]) -> list[float | None]:
+        """Settle what is done; several at once, and one by itself without a task more."""
+        if len(deliveries) == 1:
+            return [await self.settle(deliveries[0], Ack())]
+        return await asyncio.gather(*(self.settle(delivery, Ack()) for delivery in deliveries))
 
     async def return_behind(self, delivery: Delivery, seconds: float) -> None:
         """Give back a message that waits behind the head of its FIFO group, hidden as long as that."""
