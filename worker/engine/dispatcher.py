@@ -188,7 +188,7 @@ class Dispatcher:
 
     def _finish(self, lane: Lane, delivery: Delivery) -> None:
         self._keeper.let_go(delivery)
-        lane.deliveries.remove(delivery)
+        lane.remove(delivery)
         newest = self._in_hand.get(delivery.received.id)
         if newest is delivery:
             del self._in_hand[delivery.received.id]

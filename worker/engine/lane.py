@@ -34,6 +34,13 @@ class Lane:
             self.deliveries.remove(delivery)
             self.deliveries.append(delivery)
 
+    def remove(self, delivery: Delivery) -> None:
+        """Take a message out; most often the first."""
+        if self.deliveries[0] is delivery:
+            self.deliveries.popleft()
+        else:
+            self.deliveries.remove(delivery)
+
     def behind(self, delivery: Delivery) -> list[Delivery]:
         """Return what has to be given back with a message: all that came behind it, up to a newer receive of the same."""
         left: list[Delivery] = []

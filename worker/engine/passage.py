@@ -48,7 +48,11 @@ class Passage:
                 fate = self._given_back(delivery, None)
                 break
             happened = await self._executor.execute(delivery)
-            fate = None if happened is None else await self._judge(delivery, happened)
+            if isinstance(happened, Ack):  # the way of almost every message
+                self._breaker.succeeded(delivery)
+                fate = happened
+            elif happened is not None:
+                fate = await self._judge(delivery, happened)
         await self.settle(delivery, fate)
 
     async def take_first(self, lane: list[Delivery]) -> list[tuple[Delivery, float | None]]:
@@ -120,16 +124,11 @@ class Passage:
         return None
 
     async def _judge(self, delivery: Delivery, happened: Fate) -> Fate | None:
-        """Return the message's fate; `None` once it has waited in place and is to be run again."""
-        match happened:
-            case Ack():
-                self._breaker.succeeded(delivery)
-                return happened
-            case Retry():
-                return await self._judge_failure(delivery, happened)
-            case _:
-                self._breaker.passed(delivery)
-                return self._rule(happened, delivery, Tries(delivery.attempt))
+        """Return the fate of a message that is not done; `None` once it has waited in place and is to be run again."""
+        if isinstance(happened, Retry):
+            return await self._judge_failure(delivery, happened)
+        self._breaker.passed(delivery)
+        return self._rule(happened, delivery, Tries(delivery.attempt))
 
     async def _judge_failure(self, delivery: Delivery, failure: Retry) -> Fate | None:
         """Return what becomes of a failed message; what fails while it is held by the breaker has had no attempt."""
