@@ -128,6 +128,7 @@ class Passage:
         if isinstance(happened, Retry):
             return await self._judge_failure(delivery, happened)
         self._breaker.passed(delivery)
+        delivery.failures += isinstance(happened, DeadLetter)  # it may come again, when its copy is refused
         return self._rule(happened, delivery, Tries(delivery.attempt))
 
     async def _judge_failure(self, delivery: Delivery, failure: Retry) -> Fate | None:
