@@ -229,7 +229,7 @@ async def test_relays_side_by_side_keep_the_order_of_groups(postgres: Postgres) 
 
     async def relay() -> None:
         async with open_database(url) as database, Publisher(topic, patience_seconds=0) as publisher:
-            work = Relay(Outbox(database, FIFO), publisher)
+            work = Relay(Outbox(database, FIFO), publisher, asyncio.Event())
             while await execute(url, "SELECT 1 FROM longshore_outbox WHERE sent_at IS NULL LIMIT 1"):
                 await work.step()
 
@@ -284,7 +284,7 @@ async def dies(url: str, topic: Topic, death: Death) -> bool:
         database.death = death
         publisher = Publisher(topic, patience_seconds=0)
         await publisher.open()
-        step = asyncio.create_task(Relay(Outbox(database, FIFO), publisher).step())
+        step = asyncio.create_task(Relay(Outbox(database, FIFO), publisher, asyncio.Event()).step())
         end = asyncio.create_task(death.has_come.wait())
         await asyncio.wait({step, end}, return_when=asyncio.FIRST_COMPLETED)
         closing = asyncio.create_task(publisher.close())

@@ -35,26 +35,27 @@ class Relay:
        the reason, logged as an error, and its lane goes on, as a FIFO queue does after a dead letter.
     """
 
-    def __init__(self, outbox: Outbox, publisher: Publisher) -> None:
+    def __init__(self, outbox: Outbox, publisher: Publisher, stopped: asyncio.Event) -> None:
         self._outbox = outbox
         self._publisher = publisher
+        self._stopped = stopped
         self._state = LoggedState(log, f"sending the outbox to {publisher.topic}")
         self._failures = 0
         self._ends_at = 0.0
 
-    async def turn(self, stopped: asyncio.Event) -> int:
-        """Take one step; wait after it when nothing waited or SNS took none, but not once `stopped` is set."""
+    async def turn(self) -> int:
+        """Take one step; wait after it when nothing waited or SNS took none, but not once it is stopped."""
         sent = await self.step()
         if self._failures:
-            await pause(stopped, random.uniform(0, min(CAP_SECONDS, BASE_SECONDS * 2 ** min(self._failures, 10))))
+            await pause(self._stopped, random.uniform(0, min(CAP_SECONDS, BASE_SECONDS * 2 ** min(self._failures, 10))))
         elif not sent:
-            await pause(stopped, LOOK_SECONDS)
+            await pause(self._stopped, LOOK_SECONDS)
         return sent
 
     async def drain(self) -> int:
         """Send what waits, until nothing does or SNS takes none; return how many were sent or refused for good."""
         total = 0
-        while ended := await self.step():
+        while not self._stopped.is_set() and (ended := await self.step()):
             total += ended
         return total
 
@@ -74,7 +75,7 @@ class Relay:
 
     async def _send(self, lane: Sequence[Stored], taken: Taken, failed: list[PublishError]) -> None:
         for stored in lane:
-            if asyncio.get_running_loop().time() > self._ends_at:
+            if self._stopped.is_set() or asyncio.get_running_loop().time() > self._ends_at:
                 return
             try:
                 await (await self._publisher.submit(_outgoing(stored)))

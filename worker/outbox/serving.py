@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -26,13 +25,13 @@ AGAIN_SECONDS: Final = 5.0
 log = structlog.get_logger("outbox")
 
 
-async def drain(url: str, topic: str, publisher: Publisher, _stopped: asyncio.Event) -> int:
+async def drain(url: str, topic: str, publisher: Publisher, stopped: asyncio.Event) -> int:
     """Send what waits for one topic, and return how many events that were. Raises `UsageError` for what cannot work."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(sole_relay(url, topic))
         database = await _opened(stack, url)
         await stack.enter_async_context(publisher)
-        return await Relay(Outbox(database, topic), publisher).drain()
+        return await Relay(Outbox(database, topic), publisher, stopped).drain()
 
 
 async def serve(url: str, topic: str, publisher: Publisher, stopped: asyncio.Event) -> int:
@@ -54,9 +53,7 @@ async def serve(url: str, topic: str, publisher: Publisher, stopped: asyncio.Eve
                     state.recovered()
                     async for ended in _steps(database, topic, publisher, stopped):
                         total += ended
-            except Exception as error:
-                if not _is_of_the_database(error):
-                    raise
+            except (UsageError, OSError) as error:  # it is away, or was for now
                 state.failed(type(error).__name__, str(error))
                 await pause(stopped, random.uniform(0, AGAIN_SECONDS))
         return total
@@ -64,22 +61,16 @@ async def serve(url: str, topic: str, publisher: Publisher, stopped: asyncio.Eve
 
 async def _steps(database: Database, topic: str, publisher: Publisher, stopped: asyncio.Event) -> AsyncIterator[int]:
     """Send, and prune once an hour."""
-    relay = Relay(Outbox(database, topic), publisher)
+    relay = Relay(Outbox(database, topic), publisher, stopped)
     pruned_at = float("-inf")
     while not stopped.is_set():
         if time.monotonic() - pruned_at > PRUNE_SECONDS:
             await prune(database)
             pruned_at = time.monotonic()
-        yield await relay.turn(stopped)
+        yield await relay.turn()
 
 
 async def _opened(stack: AsyncExitStack, url: str) -> Database:
     database = await stack.enter_async_context(open_database(url))
     await require_tables(database)
     return database
-
-
-def _is_of_the_database(error: Exception) -> bool:
-    """Whether it is away, or was, for now; what the drivers raise has no common base."""
-    home = type(error).__module__.partition(".")[0]
-    return isinstance(error, OSError | sqlite3.Error | UsageError) or home == "asyncpg"

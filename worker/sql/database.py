@@ -45,7 +45,7 @@ class Database:
 
 @asynccontextmanager
 async def open_database(url: str, *, create: bool = False) -> AsyncIterator[Database]:
-    """Connect to `sqlite:///FILE` or `postgresql://...`; raise `UsageError` when that cannot be, or when it breaks off.
+    """Connect to `sqlite:///FILE` or `postgresql://...`; raise `UsageError` when that cannot be, or when it refuses something.
 
     `create` makes the file of a SQLite database that is not there.
     """
@@ -79,6 +79,8 @@ async def _sqlite(parsed: SplitResult, *, create: bool) -> AsyncIterator[Databas
         raise UsageError(f"the database {name} cannot be opened ({error}): correct its address") from None
     try:
         yield Database(connection, "sqlite", name)
+    except sqlite3.Error as error:
+        raise _refusal(name, error) from error
     finally:
         connection.close()
 
@@ -99,8 +101,17 @@ async def _postgresql(parsed: SplitResult) -> AsyncIterator[Database]:
         raise UsageError(f"the database {name} cannot be opened ({said}): start it, or correct its address") from None
     try:
         yield Database(connection, "postgresql", name)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise _refusal(name, error) from error
     finally:
         connection.terminate()  # what was not committed is meant to be lost
+
+
+def _refusal(name: str, error: Exception) -> UsageError:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return UsageError(
+        f"the database {name} did not do it ({said}): see whether it is there and allows it, and try again"
+    )
 
 
 def _parse(url: str) -> SplitResult:
