@@ -1,8 +1,12 @@
 """The inbox (I2) and its fence (I3), for every library's connection, on SQLite and, when asked for, on PostgreSQL."""
 
 import asyncio
+import json
 import sqlite3
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -10,8 +14,8 @@ import pytest
 from support.inbox import WAYS, effect, effects, marks, prepare, transaction
 from support.postgres import Postgres
 
-from worker import LeaseLostError, Message, TransientError, UsageError
-from worker.testing import FakeLease
+from worker import Batch, LeaseLostError, Message, Router, TransientError, UsageError
+from worker.testing import FakeLease, Fleet, MemorySource
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +55,7 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def place(way: str, request: pytest.FixtureRequest, tmp_path: Any) -> str:
+async def place(way: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database that fits the way."""
     if way in WAYS["sqlite"]:
         url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
@@ -131,7 +135,7 @@ def test_a_key_that_is_none_is_refused(key: object) -> None:
         a_message().once(None, key=key)
 
 
-async def test_missing_tables_are_named_and_may_pass(way: str, tmp_path: Any, request: pytest.FixtureRequest) -> None:
+async def test_missing_tables_are_named_and_may_pass(way: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """The message is tried again, the breaker opens, nothing is lost."""
     url = f"sqlite:///{tmp_path / 'empty.sqlite'}"
     if way in WAYS["postgresql"]:
@@ -189,7 +193,66 @@ async def test_the_server_ends_a_transaction_whose_commit_comes_after_the_lease(
 
 
 @pytest.mark.parametrize("way", WAYS["sqlite"])
-async def test_a_synchronous_handler_writes_with(way: str, tmp_path: Any) -> None:
+async def test_a_locked_file_may_pass(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that stands still in its transaction is in everybody's way: an outage, not a bug."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "timeout": 0}))
+    async with effect("sqlite3", url, a_message(id="a"), key="order-1"):
+        with pytest.raises(TransientError, match="another transaction is in the way") as caught:
+            async with effect(way, url, a_message(id="b"), key="order-2"):
+                raise AssertionError("it was started")
+    assert caught.value.is_downstream
+    assert await effects(url) == [7]
+
+
+@pytest.mark.postgres
+async def test_two_batches_in_each_others_way_may_pass(postgres: Postgres) -> None:
+    """They mark the same messages in different order: PostgreSQL ends one of them, which is tried again."""
+    url = await postgres.make_database()
+    await prepare(url)
+    meeting = asyncio.Barrier(2)
+
+    async def batch(*keys: str) -> None:
+        async with transaction("asyncpg", url) as (connection, _), AsyncExitStack() as open_marks:
+            await open_marks.enter_async_context(a_message(id=keys[0]).once(connection, key=keys[0]))
+            await meeting.wait()
+            await open_marks.enter_async_context(a_message(id=keys[0]).once(connection, key=keys[1]))
+
+    results = await asyncio.gather(batch("a", "b"), batch("b", "a"), return_exceptions=True)
+    (failure,) = (result for result in results if result is not None)
+    assert isinstance(failure, TransientError)
+    assert "deadlock" in failure.reason
+    assert len(await marks(url)) == 2
+
+
+@pytest.mark.parametrize("name", ["orders", "orders.fifo"])
+async def test_batches_and_groups_are_marked_message_by_message(name: str, tmp_path: Path) -> None:
+    """The same event in two messages, in one batch and in several, has one effect (I2, B1, F1)."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    router = Router()
+
+    @router.on("*", batch=Batch(size=5, window_seconds=1))
+    async def handle(messages: Sequence[Message[dict[str, Any]]]) -> None:
+        async with transaction("sqlite3", url) as (connection, execute), AsyncExitStack() as open_marks:
+            for message in messages:
+                number = message.event["n"]
+                if await open_marks.enter_async_context(message.once(connection, key=number)):
+                    execute(f"INSERT INTO effects (n) VALUES ({int(number)})")  # noqa: S608 - a test's
+
+    source = MemorySource(name)
+    for number in [*range(12), *range(12)]:
+        group = f"g{number % 2}" if name.endswith(".fifo") else None
+        source.send(json.dumps({"n": number}), attributes={"event_type": "order.created"}, group_id=group)
+    await Fleet(source).run(router)
+    assert await effects(url) == list(range(12))
+    assert source.dead_letters == []
+
+
+@pytest.mark.parametrize("way", WAYS["sqlite"])
+async def test_a_synchronous_handler_writes_with(way: str, tmp_path: Path) -> None:
     """Such handlers run in threads, with connections that wait."""
     url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
     await prepare(url)
@@ -212,7 +275,7 @@ async def test_an_asynchronous_connection_in_a_plain_with_is_told(postgres: Post
             raise AssertionError("it was started")
 
 
-async def test_a_commit_inside_the_block_is_a_mistake_that_is_told(tmp_path: Any) -> None:
+async def test_a_commit_inside_the_block_is_a_mistake_that_is_told(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
     await prepare(url)
     connection = sqlite3.connect(tmp_path / "inbox.sqlite")

@@ -31,6 +31,8 @@ Steps: TypeAlias = Generator[Statement | None, Rows, T]
 _PARAMETER = re.compile(r"(?<![:\w]):(\w+)")
 _TABLE_ERRORS = frozenset({"42P01", "42703"})  # undefined table, undefined column
 _SQLITE_TABLE_ERRORS = ("no such table", "no such column", "has no column")
+_CONFLICTS = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
+_SQLITE_LOCKED = "database is locked"
 
 
 class Connection(Protocol):
@@ -111,16 +113,17 @@ class _Sqlite:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        if not connection.in_transaction:
-            if getattr(connection, "autocommit", False) is True:  # Python 3.12 on; `with connection` would not commit
-                raise UsageError("the sqlite3 connection commits each statement by itself: begin a transaction first")
-            # At once: a transaction that reads first cannot wait for another writer any more, and fails instead.
-            connection.execute("BEGIN IMMEDIATE")
+        if not connection.in_transaction and getattr(connection, "autocommit", False) is True:
+            # Python 3.12 on; `with connection` would not commit what we begin.
+            raise UsageError("the sqlite3 connection commits each statement by itself: begin a transaction first")
 
     def transaction(self) -> object | None:
         return self._connection if self._connection.in_transaction else None
 
     def execute(self, statement: Statement) -> Rows:
+        if not self._connection.in_transaction:
+            # At once: a transaction that reads first cannot wait for another writer any more, and fails instead.
+            self._connection.execute("BEGIN IMMEDIATE")
         rows: Rows = self._connection.execute(statement.text, dict(statement.values)).fetchall()
         return rows
 
@@ -190,12 +193,16 @@ def _name(connection: Connection) -> str:
 
 
 def _told(error: Exception) -> Exception:
-    """Return a sentence for tables that are not there; every other error as it came.
+    """Return what may pass as such, in a sentence; every other error as it came.
 
-    Somebody is about to make them, so it may pass: the message is tried again, and the breaker holds the others.
+    Tables that are not there: somebody is about to make them. Another transaction in the way: it will end; one that holds
+    a SQLite file is in everybody's way, the others in that of this message alone.
     """
     cause = getattr(error, "orig", None) or error
     code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    if code in _CONFLICTS or (code is None and _SQLITE_LOCKED in str(cause)):
+        said = " ".join(str(cause).split())
+        return TransientError(f"another transaction is in the way ({said})", is_downstream=code is None)
     is_missing = code in _TABLE_ERRORS if code else any(said in str(cause) for said in _SQLITE_TABLE_ERRORS)
     if not is_missing or "longshore_" not in str(cause):  # a flush also writes what is not ours
         return error
