@@ -1,4 +1,4 @@
-"""The relay of the outbox is killed while it sends: every event arrives, in order within its group (D4, I4)."""
+"""The relay of the outbox is killed while it sends: every event arrives (D4, I4). Their order is checked where a topic keeps it."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""The outbox and its relay, on SQLite and, when asked for, on PostgreSQL: at least once, in order within each group."""
+"""The outbox and its relay (I4), on SQLite and, when asked for, on PostgreSQL: at least once, in order within each group."""
 
 import asyncio
 import random
