@@ -15,7 +15,10 @@ from support.localstack import LocalStack
 from support.postgres import Postgres
 
 from worker.aws.session import AwsClients
+from worker.aws.sqs import SqsSource
 from worker.local import EmbeddedAws
+from worker.source import ReceiveRequest
+from worker.topology import Queue, Subscription, Topic, Topology, apply
 
 _ASKED_FOR = {
     "strict": "needs LocalStack, which is large and not installed by `make setup`",
@@ -137,3 +140,35 @@ async def make_queue(
     yield make
     for url in urls:
         await aws_clients.settle.call("delete_queue", QueueUrl=url)
+
+
+@pytest.fixture
+def aws_environment(embedded_aws: EmbeddedAws) -> dict[str, str]:
+    """The variables that lead a process to the embedded AWS."""
+    return {**embedded_aws.environment}
+
+
+@pytest.fixture
+def make_outlet(
+    embedded_aws: EmbeddedAws, unique_name: Callable[[str], str]
+) -> Callable[[str], Awaitable[tuple[str, Callable[[], Awaitable[list[str]]]]]]:
+    """Return a function that makes a topic with a queue behind it: its name, and what returns the bodies that arrived."""
+
+    async def make(stem: str) -> tuple[str, Callable[[], Awaitable[list[str]]]]:
+        topic, queue = unique_name(stem), unique_name("outlet")
+
+        async def arrived() -> list[str]:
+            async with AwsClients(embedded_aws.access) as clients:
+                source, bodies = SqsSource(clients, queue), list[str]()
+                request = ReceiveRequest(limit=10, wait_seconds=0, visibility_timeout_seconds=60)
+                while messages := await source.receive(request):
+                    bodies += [message.body for message in messages]
+                    await source.delete([message.receipt for message in messages])
+                return bodies
+
+        async with AwsClients(embedded_aws.access) as clients:
+            wanted = Topology([Topic(topic)], [Queue(queue)], [Subscription(topic, queue, raw=True)])
+            await apply(wanted, clients)
+        return topic, arrived
+
+    return make

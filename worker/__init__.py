@@ -1,6 +1,6 @@
 """Longshore: a fleet of long-running workers for events that travel SNS topic -> SQS queues -> handlers.
 
-These names are the public API, with `worker.middleware` and `worker.testing`. Each is imported when it is first used,
+These names are the public API, with `worker.middleware`, `worker.outbox` and `worker.testing`. Each is imported when it is first used,
 so that a command that needs none of them starts at once.
 """
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from worker.errors import (
         ConfigError,
         InvalidPayloadError,
+        LeaseLostError,
         LongshoreError,
         PermanentError,
         TransientError,
@@ -31,6 +32,7 @@ __all__ = [
     "DeadLetter",
     "InvalidPayloadError",
     "Lease",
+    "LeaseLostError",
     "LongshoreError",
     "Message",
     "Middleware",
@@ -50,6 +52,7 @@ _HOMES: Final = {
     "worker.errors": (
         "ConfigError",
         "InvalidPayloadError",
+        "LeaseLostError",
         "LongshoreError",
         "PermanentError",
         "TransientError",

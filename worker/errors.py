@@ -8,6 +8,7 @@ __all__ = [
     "EntryError",
     "Fault",
     "InvalidPayloadError",
+    "LeaseLostError",
     "LongshoreError",
     "PermanentError",
     "SourceError",
@@ -39,6 +40,13 @@ class TransientError(LongshoreError):
         self.is_downstream = is_downstream
         """Whether it may lie with what the handler depends on. False says that this message alone has to wait, for another
         one or for its hour: it never opens the queue's breaker."""
+
+
+class LeaseLostError(TransientError):
+    """Raised where work would be committed whose message someone else may hold by now. Let it pass: it rolls back."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason, is_downstream=False)
 
 
 class PermanentError(LongshoreError):

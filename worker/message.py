@@ -7,6 +7,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import structlog
 
+from worker.inbox import Mark, Once, mark_key
+
 __all__ = ["Attribute", "Lease", "Message", "Received"]
 
 T = TypeVar("T")
@@ -88,3 +90,15 @@ class Message(Generic[T]):
         """A logger whose lines say which message they are about; it never carries the payload."""
         logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("handler")
         return logger.bind(queue=self.queue, message_id=self.id, event_type=self.event_type, attempt=self.receive_count)
+
+    def once(self, connection: Any, *, key: object = None) -> Once:
+        """Commit an effect together with the mark that it happened: `async with message.once(session, key=...) as first:`.
+
+        `connection` is in your transaction: a SQLAlchemy (async) session or connection, an asyncpg or a sqlite3 connection.
+        `first` is false when this queue has handled the key before, for this event type: return then. `key` names the
+        event in your business; the default is its attribute `idempotency_key`. Commit after the block, which raises
+        `LeaseLostError` when someone else may hold the message by now.
+        """
+        name = mark_key(key, self.attributes)
+        mark = Mark(self.queue, self.event_type or "", name, self.id, self.receive_count)
+        return Once(mark, self.lease, connection)

@@ -53,7 +53,7 @@ OWNERS = {
     "aiobotocore": ("worker/aws/",),
     "boto3": ("worker/aws/",),
     "aiohttp": ("worker/aws/", "worker/server/", "worker/handlers/", "worker/demo/"),
-    "sqlalchemy": ("worker/handlers/",),
+    "sqlalchemy": ("worker/handlers/", "worker/sql/"),
     "aiosmtplib": ("worker/handlers/",),
     "ministack": ("worker/local/",),
     "aiosmtpd": ("worker/demo/",),
@@ -81,9 +81,12 @@ def test_handlers_use_the_public_api_only() -> None:
     for path in modules("worker/handlers"):
         for module in imports(path):
             if module.split(".")[0] == "worker":
-                assert module in {"worker", "worker.middleware", "worker.testing"} or module.startswith(
-                    "worker.handlers"
-                )
+                assert module in {
+                    "worker",
+                    "worker.middleware",
+                    "worker.outbox",
+                    "worker.testing",
+                } or module.startswith("worker.handlers")
 
 
 def test_every_exception_from_a_rule_says_why() -> None:

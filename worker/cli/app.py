@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from worker.cli.config import config
+from worker.cli.database import database as database_commands
 from worker.cli.new import new
 from worker.cli.options import ConfigOption, VersionOption, print_version
+from worker.cli.outbox import outbox
 from worker.cli.publish import publish
 from worker.cli.topology import topology
 
@@ -26,7 +28,9 @@ app = typer.Typer(
 )
 app.add_typer(config)
 app.add_typer(topology)
+app.add_typer(database_commands)
 app.command()(publish)
+app.command()(outbox)
 app.command()(new)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # what it needs is imported when it runs
     from worker.publisher import Outgoing, Publisher
     from worker.settings import AwsSettings
 
-__all__ = ["publish"]
+__all__ = ["choose_topic", "publish"]
 
 PATIENCE_SECONDS: Final = 10.0
 """How long AWS may take nothing before a person wants to know."""
@@ -56,7 +56,7 @@ def publish(  # noqa: PLR0913, PLR0917 - a command has options
     """
     wish = _Wish(event_type, data, file, rate, group_id, skip_bad, from_line, as_json)
     wish.check()
-    raise typer.Exit(_run(wish, *_choose(topic, config)))
+    raise typer.Exit(_run(wish, *choose_topic(topic, config)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class _Wish:
         return line.read(self.event_type, self.group_id)
 
 
-def _choose(topic: str | None, config: Path | None) -> "tuple[str, AwsSettings | None]":
+def choose_topic(topic: str | None, config: Path | None) -> "tuple[str, AwsSettings | None]":
     """Return the topic's address and where AWS is; a topic that is named needs no fleet file."""
     from worker.errors import ConfigError
     from worker.settings import load

@@ -6,6 +6,7 @@ from worker.testing.fleet import Fleet
 from worker.testing.memory import DeadLettered, MemorySource
 from worker.testing.memory_topic import MemoryTopic
 from worker.testing.run import FakeLease, run, run_batch
+from worker.testing.tables import migrate
 
 __all__ = [
     "DeadLettered",
@@ -16,6 +17,7 @@ __all__ = [
     "MemoryTopic",
     "Operation",
     "Rule",
+    "migrate",
     "run",
     "run_batch",
     "virtual_time",

@@ -1,0 +1,158 @@
+"""Effects through the inbox happen once (I2, D4), and a worker that stood still cannot commit late (I3): real workers, real signals."""
+
+import asyncio
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.inbox import effects, marks, prepare
+from support.postgres import Postgres
+from support.shop import Shop, Worker
+
+pytestmark = pytest.mark.integration
+
+HANDLERS = """
+import asyncio, os, random, signal, sqlite3
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from worker import Message, Router
+
+router = Router()
+URL = os.environ["EFFECTS_DATABASE"]
+LEDGER = os.open("ledger.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def note(verb: str, message: Message[Any]) -> None:
+    os.write(LEDGER, f"{verb} {message.event['n']} {os.getpid()} {message.receive_count}\\n".encode())
+
+def at(point: str, message: Message[Any]) -> None:
+    if message.event.get("stops") == point and message.receive_count == 1:
+        note("stop", message)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+@asynccontextmanager
+async def transaction():
+    if URL.startswith("sqlite"):
+        connection = sqlite3.connect(URL.removeprefix("sqlite:///"), timeout=0.5, isolation_level=None)
+        try:
+            with connection:
+                yield connection, connection.execute
+        finally:
+            connection.close()
+        return
+    connection = await asyncpg.connect(URL)
+    try:
+        async with connection.transaction():
+            yield connection, connection.execute
+    finally:
+        connection.terminate()
+
+async def do(execute, sql: str) -> None:
+    done = execute(sql)
+    if asyncio.iscoroutine(done):
+        await done
+
+@router.on("*")
+async def handle(message: Message[dict[str, Any]]) -> None:
+    note("start", message)
+    try:
+        at("before", message)
+        async with transaction() as (connection, execute):
+            async with message.once(connection, key=message.event["n"]) as first:
+                if first:
+                    await do(execute, f"INSERT INTO effects (n) VALUES ({message.event['n']})")
+                at("inside", message)
+            at("committing", message)
+            if message.event.get("slow"):
+                await asyncio.sleep(random.uniform(0, 0.05))
+    except BaseException as error:
+        note(f"refused:{type(error).__name__}", message)
+        raise
+    note("end", message)
+"""
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'effects.sqlite'}"
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        url = await server.make_database()
+    await prepare(url)
+    return url
+
+
+def configure(shop: Shop, url: str, **settings: Any) -> None:
+    shop.configure(visibility_timeout_seconds=2, wait_time_seconds=1, attempts=100, breaker="none", **settings)
+    (shop.folder / "shop_handlers.py").write_text(HANDLERS)
+    shop.environment["EFFECTS_DATABASE"] = url
+
+
+def notes(shop: Shop) -> list[list[str]]:
+    ledger = shop.folder / "ledger.txt"
+    return [line.split() for line in ledger.read_text().splitlines()] if ledger.exists() else []
+
+
+def noted(shop: Shop, verb: str, worker: Worker) -> bool:
+    return any(note[0].startswith(verb) and int(note[2]) == worker.process.pid for note in notes(shop))
+
+
+@pytest.mark.parametrize("point", ["before", "inside"])
+async def test_a_worker_that_stood_still_beyond_its_lease_commits_nothing(shop: Shop, url: str, point: str) -> None:
+    """Its message is another's by then, whose commit stands: before its mark, and between mark and fence (I3)."""
+    await stand_still(shop, url, point)
+
+
+@pytest.mark.postgres
+async def test_a_commit_that_comes_after_the_lease_is_refused_by_the_server(shop: Shop, postgres: Postgres) -> None:
+    """Between fence and commit nobody can look any more but PostgreSQL (I3)."""
+    url = await postgres.make_database()
+    await prepare(url)
+    await stand_still(shop, url, "committing")
+
+
+async def stand_still(shop: Shop, url: str, point: str) -> None:
+    """Let one worker stand still at a point of its work until another has the message, and then go on."""
+    configure(shop, url, concurrency=1)
+    await shop.send(1, stops=point)
+    old = await shop.start()
+    await shop.until(lambda: noted(shop, "stop", old))
+    new = await shop.start()
+    await shop.until(lambda: noted(shop, "start", new))
+    if point != "inside":  # there its open transaction keeps the other one waiting
+        await shop.until(lambda: noted(shop, "end", new))
+        assert await effects(url) == [0]
+    old.process.send_signal(signal.SIGCONT)
+    await shop.until(lambda: noted(shop, "refused", old))
+    await shop.until(shop.is_drained)
+    assert noted(shop, "end", new)
+    assert not noted(shop, "end", old)
+    assert await effects(url) == [0]
+    ((*_, generation),) = await marks(url)
+    assert generation > 1
+    assert await new.terminate() == 0
+    assert await old.terminate() == 0
+
+
+async def test_every_effect_happens_once_whatever_is_killed(shop: Shop, url: str) -> None:
+    """Messages come one to four times, workers are killed at random: one effect each (I2, D4)."""
+    count, kills = 40, 4
+    configure(shop, url, concurrency=4)
+    chance = random.Random(7)
+    for copies in (count, *(chance.randint(1, count) for _ in range(3))):
+        await shop.send(copies, slow=True)
+    workers = [await shop.start() for _ in range(2)]
+    for _ in range(kills):
+        await asyncio.sleep(chance.uniform(0.1, 1.0))
+        await workers.pop(0).kill()
+        workers.append(await shop.start())
+    await shop.until(shop.is_drained, seconds=180)
+    assert await effects(url) == list(range(count))
+    assert len(await marks(url)) == count
+    for worker in workers:
+        assert await worker.terminate() == 0

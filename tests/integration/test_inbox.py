@@ -1,0 +1,289 @@
+"""The inbox (I2) and its fence (I3), for every library's connection, on SQLite and, when asked for, on PostgreSQL."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from support.inbox import WAYS, effect, effects, marks, prepare, transaction
+from support.postgres import Postgres
+
+from worker import Batch, LeaseLostError, Message, Router, TransientError, UsageError
+from worker.testing import FakeLease, Fleet, MemorySource
+
+pytestmark = pytest.mark.integration
+
+
+def a_message(*, lease: FakeLease | None = None, **changes: Any) -> Message[Any]:
+    fields: dict[str, Any] = {
+        "id": "message-1",
+        "queue": "orders",
+        "event": {"order_id": "order-1"},
+        "event_type": "order.created",
+        "body": "{}",
+        "attributes": {},
+        "receive_count": 1,
+        "sent_at": datetime.now(UTC),
+        "published_at": None,
+        "group_id": None,
+        "sequence_number": None,
+        "lease": lease or FakeLease(),
+    }
+    return Message(**{**fields, **changes})
+
+
+@pytest.fixture
+async def url(orders_url: str) -> str:
+    await prepare(orders_url)
+    return orders_url
+
+
+@pytest.fixture(
+    params=[
+        *WAYS["sqlite"],
+        *(pytest.param(way, marks=pytest.mark.postgres) for way in WAYS["postgresql"]),
+    ]
+)
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def place(way: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that fits the way."""
+    if way in WAYS["sqlite"]:
+        url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        url = await server.make_database()
+    await prepare(url)
+    return url
+
+
+async def test_an_effect_is_committed_once(way: str, place: str) -> None:
+    """Whoever comes again, with another message of the same key too, is told and does nothing (I2)."""
+    seen = []
+    for number in range(3):
+        async with effect(way, place, a_message(id=f"message-{number}"), key="order-1") as first:
+            seen.append(first)
+    assert seen == [True, False, False]
+    assert await effects(place) == [7]
+    assert await marks(place) == [("orders", "order.created", "order-1", "message-0", 1)]
+
+
+async def test_a_mark_is_of_one_queue_and_one_event_type(way: str, place: str) -> None:
+    """Four queues get the same event; an order is created and shipped under one key."""
+    for changes in ({}, {"queue": "mails"}, {"event_type": "order.shipped"}, {"event_type": None}):
+        async with effect(way, place, a_message(**changes), key="order-1") as first:
+            assert first
+    assert len(await effects(place)) == 4
+
+
+async def test_a_handler_that_fails_leaves_neither_effect_nor_mark(way: str, place: str) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with effect(way, place, a_message(), key="order-1"):
+            raise ZeroDivisionError
+    assert (await effects(place), await marks(place)) == ([], [])
+    async with effect(way, place, a_message(), key="order-1") as first:
+        assert first
+
+
+async def test_a_lost_lease_commits_nothing(way: str, place: str) -> None:
+    """It is looked at before the work, and again before the commit (I3)."""
+    with pytest.raises(LeaseLostError, match="receive 1 of message message-1 has lost its lease"):
+        async with effect(way, place, a_message(lease=FakeLease(is_lost=True)), key="order-1"):
+            raise AssertionError("it was started")
+    lease = FakeLease()
+    with pytest.raises(LeaseLostError):
+        async with effect(way, place, a_message(lease=lease), key="order-1"):
+            lease.remaining_seconds = 0
+    assert (await effects(place), await marks(place)) == ([], [])
+
+
+async def test_an_older_receive_learns_that_a_newer_one_has_committed(way: str, place: str) -> None:
+    """Also when its own clock says that it holds the lease, as that of a machine that was moved may do (I3)."""
+    async with effect(way, place, a_message(receive_count=2), key="order-1"):
+        pass
+    with pytest.raises(LeaseLostError):
+        async with effect(way, place, a_message(receive_count=1), key="order-1"):
+            raise AssertionError("it was started")
+    async with effect(way, place, a_message(receive_count=2), key="order-1") as first:
+        assert not first  # its own commit, whose answer was lost
+    assert await effects(place) == [7]
+
+
+async def test_the_key_may_come_with_the_event(way: str, place: str) -> None:
+    """The attribute that the outbox writes is the default; there is no other."""
+    message = a_message(attributes={"idempotency_key": "key-9"})
+    async with effect(way, place, message) as first:
+        assert first
+    assert [mark[2] for mark in await marks(place)] == ["key-9"]
+    with pytest.raises(UsageError, match=r"give what names the event in your business"):
+        async with effect(way, place, a_message()):
+            raise AssertionError("it was started")
+
+
+@pytest.mark.parametrize("key", ["", "k" * 501, b"bytes", True, "nul\0"])
+def test_a_key_that_is_none_is_refused(key: object) -> None:
+    with pytest.raises(UsageError, match="has no key, or one that is none"):
+        a_message().once(None, key=key)
+
+
+async def test_missing_tables_are_named_and_may_pass(way: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """The message is tried again, the breaker opens, nothing is lost."""
+    url = f"sqlite:///{tmp_path / 'empty.sqlite'}"
+    if way in WAYS["postgresql"]:
+        server: Postgres = request.getfixturevalue("postgres")
+        url = await server.make_database()
+    with pytest.raises(TransientError, match="run `longshore database migrate`") as caught:
+        async with effect(way, url, a_message(), key="order-1"):
+            raise AssertionError("it was started")
+    assert caught.value.is_downstream
+
+
+@pytest.mark.postgres
+async def test_who_comes_second_waits_for_the_first(postgres: Postgres) -> None:
+    """Two workers with the same key: the second goes on when the first rolls back, and does nothing when it commits."""
+    url = await postgres.make_database()
+    await prepare(url)
+    begun, end = asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        async with effect("asyncpg", url, a_message(id="a"), key="order-1"):
+            begun.set()
+            await end.wait()
+            raise ZeroDivisionError
+
+    async def second() -> bool:
+        async with effect("asyncpg", url, a_message(id="b"), key="order-1") as is_first:
+            return is_first
+
+    one = asyncio.create_task(first())
+    await begun.wait()
+    two = asyncio.create_task(second())
+    done, _ = await asyncio.wait({two}, timeout=0.3)
+    assert not done
+    end.set()
+    with pytest.raises(ZeroDivisionError):
+        await one
+    assert await two
+    assert await effects(url) == [7]
+
+
+@pytest.mark.postgres
+async def test_the_server_ends_a_transaction_whose_commit_comes_after_the_lease(postgres: Postgres) -> None:
+    """Between the last look at the lease and the commit a process may stand still: PostgreSQL watches (I3)."""
+    url = await postgres.make_database()
+    await prepare(url)
+    connection = await asyncpg.connect(url)
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError)):  # noqa: PT012 - at its end
+        async with asyncio.timeout(30), connection.transaction():
+            async with a_message(lease=FakeLease(remaining_seconds=0.2)).once(connection, key="order-1"):
+                await connection.execute("INSERT INTO effects (n) VALUES (7)")
+            while not connection.is_closed():  # noqa: ASYNC110 - the lease is over; the commit comes after it
+                await asyncio.sleep(0.05)
+    connection.terminate()
+    assert (await effects(url), await marks(url)) == ([], [])
+
+
+@pytest.mark.parametrize("way", WAYS["sqlite"])
+async def test_a_locked_file_may_pass(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that stands still in its transaction is in everybody's way: an outage, not a bug."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "timeout": 0}))
+    async with effect("sqlite3", url, a_message(id="a"), key="order-1"):
+        with pytest.raises(TransientError, match="another transaction is in the way") as caught:
+            async with effect(way, url, a_message(id="b"), key="order-2"):
+                raise AssertionError("it was started")
+    assert caught.value.is_downstream
+    assert await effects(url) == [7]
+
+
+@pytest.mark.postgres
+async def test_two_batches_in_each_others_way_may_pass(postgres: Postgres) -> None:
+    """They mark the same messages in different order: PostgreSQL ends one of them, which is tried again."""
+    url = await postgres.make_database()
+    await prepare(url)
+    meeting = asyncio.Barrier(2)
+
+    async def batch(*keys: str) -> None:
+        async with transaction("asyncpg", url) as (connection, _), AsyncExitStack() as open_marks:
+            await open_marks.enter_async_context(a_message(id=keys[0]).once(connection, key=keys[0]))
+            await meeting.wait()
+            await open_marks.enter_async_context(a_message(id=keys[0]).once(connection, key=keys[1]))
+
+    results = await asyncio.gather(batch("a", "b"), batch("b", "a"), return_exceptions=True)
+    (failure,) = (result for result in results if result is not None)
+    assert isinstance(failure, TransientError)
+    assert "deadlock" in failure.reason
+    assert len(await marks(url)) == 2
+
+
+@pytest.mark.parametrize("name", ["orders", "orders.fifo"])
+async def test_batches_and_groups_are_marked_message_by_message(name: str, tmp_path: Path) -> None:
+    """The same event in two messages, in one batch and in several, has one effect (I2, B1, F1)."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    router = Router()
+
+    @router.on("*", batch=Batch(size=5, window_seconds=1))
+    async def handle(messages: Sequence[Message[dict[str, Any]]]) -> None:
+        async with transaction("sqlite3", url) as (connection, execute), AsyncExitStack() as open_marks:
+            for message in messages:
+                number = message.event["n"]
+                if await open_marks.enter_async_context(message.once(connection, key=number)):
+                    execute(f"INSERT INTO effects (n) VALUES ({int(number)})")  # noqa: S608 - a test's
+
+    source = MemorySource(name)
+    for number in [*range(12), *range(12)]:
+        group = f"g{number % 2}" if name.endswith(".fifo") else None
+        source.send(json.dumps({"n": number}), attributes={"event_type": "order.created"}, group_id=group)
+    await Fleet(source).run(router)
+    assert await effects(url) == list(range(12))
+    assert source.dead_letters == []
+
+
+@pytest.mark.parametrize("way", WAYS["sqlite"])
+async def test_a_synchronous_handler_writes_with(way: str, tmp_path: Path) -> None:
+    """Such handlers run in threads, with connections that wait."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    seen = []
+    for _ in range(2):
+        async with transaction(way, url) as (connection, execute):
+            with a_message().once(connection, key="order-1") as first:
+                if first:
+                    execute("INSERT INTO effects (n) VALUES (7)")
+            seen.append(first)
+    assert seen == [True, False]
+    assert await effects(url) == [7]
+
+
+@pytest.mark.postgres
+async def test_an_asynchronous_connection_in_a_plain_with_is_told(postgres: Postgres) -> None:
+    url = await postgres.make_database()
+    async with transaction("asyncpg", url) as (connection, _):
+        with pytest.raises(UsageError, match="write `async with`"), a_message().once(connection, key="order-1"):
+            raise AssertionError("it was started")
+
+
+async def test_a_commit_inside_the_block_is_a_mistake_that_is_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    connection = sqlite3.connect(tmp_path / "inbox.sqlite")
+    with pytest.raises(UsageError, match="commit after the block"), a_message().once(connection, key="order-1"):
+        connection.commit()
+    connection.close()
+
+
+def test_an_unknown_connection_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match="a dict is no connection that Longshore knows"), a_message().once({}, key="1"):
+        raise AssertionError("it was started")
