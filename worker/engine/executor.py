@@ -11,16 +11,18 @@ from worker.engine.batches import Batches
 from worker.engine.calls import Call, Calls
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
+from worker.engine.expiry import expires_at
 from worker.engine.happened import classify, interrupted, sound
 from worker.engine.room import Room
 from worker.engine.verdict import Tries
 from worker.message import Message
-from worker.outcome import Ack, DeadLetter, Fate, Outcome, Release, Retry
+from worker.outcome import Ack, DeadLetter, Expired, Fate, Outcome, Release, Retry
 from worker.router import Route, Router
 
 __all__ = ["Executor"]
 
 SUSPECTED_CRASHER = "suspected crasher"
+EXPIRED = "too late: its expires_at has passed"
 LATE_JITTER_SECONDS = 5.0
 """Spread of what a draining worker gives back, so that a draining fleet does not pass one message round."""
 
@@ -30,6 +32,8 @@ class _Prepared(NamedTuple):
 
     route: Route
     message: Message[Any]
+    expires_at: float | None
+    """Unix time from which on it is not worth handling."""
 
 
 class Executor:
@@ -92,6 +96,9 @@ class Executor:
         try:
             decoded = decode(delivery.received, self._context.settings.envelope)
             delivery.event_type = decoded.event_type
+            moment = expires_at(decoded, self._context.settings.expires_at_key)
+            if self._is_past(moment):
+                return self._expired()
             route = self._router.resolve(decoded.event_type)
             if route is None:
                 return self._unknown(decoded.event_type)
@@ -101,17 +108,16 @@ class Executor:
                 return DeadLetter(SUSPECTED_CRASHER)
             if self._comes_too_late(delivery, route):
                 return Release(0 if self._context.settings.is_fifo else random.uniform(0, LATE_JITTER_SECONDS))
-            return _Prepared(route, self._message(delivery, decoded, route.event_of(decoded)))
+            return _Prepared(route, self._message(delivery, decoded, route.event_of(decoded)), moment)
         except BaseException as error:  # noqa: BLE001  # a validator of the user's may raise anything
             return classify(error)
 
     async def _run(self, delivery: Delivery, prepared: _Prepared) -> Fate | None:
         """Return how the handler ended; a cancellation from outside is passed on to it and raised once it has ended."""
-        route, message = prepared
-        batches = self._batches.get(route)
+        batches = self._batches.get(prepared.route)
         attempt: Coroutine[Any, Any, Fate | None]
-        attempt = self._attempt(delivery, route, message) if batches is None else batches.attempt(delivery, message)
-        task = asyncio.create_task(attempt, name=f"handler-{route.name}")
+        attempt = self._attempt(delivery, prepared) if batches is None else batches.attempt(delivery, prepared.message)
+        task = asyncio.create_task(attempt, name=f"handler-{prepared.route.name}")
         fate: Fate | None
         try:
             fate = await task
@@ -121,7 +127,8 @@ class Executor:
             raise asyncio.CancelledError
         return fate
 
-    async def _attempt(self, delivery: Delivery, route: Route, message: Message[Any]) -> Fate:
+    async def _attempt(self, delivery: Delivery, prepared: _Prepared) -> Fate:
+        route, message, moment = prepared
         call = Call(self._calls, route.name)
         timeout = route.timeout_seconds or self._context.settings.handler_timeout_seconds
         happened: Fate = Release()
@@ -129,6 +136,8 @@ class Executor:
         try:
             if delivery.begin():
                 async with self._room.turn():
+                    if self._is_past(moment):  # it has waited for its turn
+                        return self._expired()
                     call.start()
                     call.take(delivery, message)
                     happened = sound(await _limited(delivery, timeout, route.call(message)))
@@ -156,6 +165,12 @@ class Executor:
             lease=delivery.lease,
             state=self._state,
         )
+
+    def _is_past(self, moment: float | None) -> bool:
+        return moment is not None and self._context.clock.wall() >= moment
+
+    def _expired(self) -> Fate:
+        return DeadLetter(EXPIRED) if self._context.settings.expired == "dead_letter" else Expired(EXPIRED)
 
     def _unknown(self, event_type: str | None) -> Fate:
         reason = "message without an event type" if event_type is None else f"unknown event type {event_type[:200]!r}"

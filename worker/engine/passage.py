@@ -15,7 +15,7 @@ from worker.engine.memory import AttemptMemory
 from worker.engine.pace import SteadyPace
 from worker.engine.stages import Stages
 from worker.engine.verdict import Tries
-from worker.outcome import Abandon, Ack, DeadLetter, Fate, Release, Retry
+from worker.outcome import Abandon, Ack, DeadLetter, Expired, Fate, Release, Retry
 
 __all__ = ["Passage"]
 
@@ -62,10 +62,11 @@ class Passage:
         if self._breaker.keeps(head) and not await self._may_stay(head):
             return [(head, await self.settle(head, self._given_back(head, None)))]
         happened = await self._executor.execute_together(lane)
-        acked = _leading(happened)
-        for delivery in lane[:acked]:
-            self._breaker.succeeded(delivery)
-        settled = await asyncio.gather(*(self.settle(delivery, Ack()) for delivery in lane[:acked]))
+        acks = _leading(happened)
+        acked = len(acks)
+        for delivery, ack in zip(lane, acks, strict=False):
+            self._ended_well(delivery, ack)
+        settled = await asyncio.gather(*map(self.settle, lane, acks))
         ended = list(zip(lane[:acked], settled, strict=True))
         if acked < len(happened) and all(each is None for each in settled):
             delivery, what = lane[acked], happened[acked]
@@ -117,7 +118,7 @@ class Passage:
         """Return the message's fate; `None` once it has waited in place and is to be run again."""
         match happened:
             case Ack():
-                self._breaker.succeeded(delivery)
+                self._ended_well(delivery, happened)
                 return happened
             case Retry():
                 return await self._judge_failure(delivery, happened)
@@ -207,8 +208,17 @@ class Passage:
     def _report_stay(self, delivery: Delivery, failure: Retry, event: str) -> None:
         log.warning(event, queue=self._context.queue, reason=failure.reason, after_seconds=failure.after, exc_info=failure.error, **delivery.log_fields)  # fmt: skip
 
+    def _ended_well(self, delivery: Delivery, ack: Ack) -> None:
+        """Tell the breaker; what came too late to be run says nothing of what its handler depends on."""
+        if isinstance(ack, Expired):
+            self._breaker.passed(delivery)
+        else:
+            self._breaker.succeeded(delivery)
+
     def _count(self, fate: Fate) -> None:
         match fate:
+            case Expired():
+                self._context.metrics.settled("expired")
             case Ack():
                 self._context.metrics.settled("ack")
             case Retry():
@@ -222,6 +232,8 @@ class Passage:
 
     def _report(self, delivery: Delivery, fate: Fate) -> None:
         match fate:
+            case Expired():
+                log.info("expired: deleted without being run", queue=self._context.queue, **delivery.log_fields)
             case Retry(after=delay, reason=reason, error=error):
                 log.warning("retry", queue=self._context.queue, reason=reason, after_seconds=delay, exc_info=error, **delivery.log_fields)  # fmt: skip
             case DeadLetter(reason=reason, error=error):
@@ -230,9 +242,11 @@ class Passage:
                 pass
 
 
-def _leading(happened: Sequence[Fate | None]) -> int:
-    """Return how many from the first on are done."""
-    count = 0
-    while count < len(happened) and isinstance(happened[count], Ack):
-        count += 1
-    return count
+def _leading(happened: Sequence[Fate | None]) -> list[Ack]:
+    """Return what is done, from the first on."""
+    acks: list[Ack] = []
+    for fate in happened:
+        if not isinstance(fate, Ack):
+            break
+        acks.append(fate)
+    return acks

@@ -1,7 +1,7 @@
 """From an event to what is sent: JSON, attributes, and the sentences for what SNS or a subscribed queue would refuse."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -13,10 +13,12 @@ from worker.publisher.advice import Advice
 from worker.publisher.errors import PublishError, refused
 from worker.publisher.topic import Publication
 
-__all__ = ["MAX_ATTRIBUTES", "MAX_BYTES", "AttributeValue", "Composed", "Composer", "Outgoing"]
+__all__ = ["MAX_ATTRIBUTES", "MAX_BYTES", "AttributeValue", "Composed", "Composer", "Moment", "Outgoing"]
 
 AttributeValue: TypeAlias = str | int | Decimal | bytes
 """What an attribute may be: text, a number, or bytes."""
+Moment: TypeAlias = datetime | int | float
+"""A time with its time zone, or Unix seconds."""
 
 MAX_BYTES: Final = 262_144
 """What a topic takes in one call, bodies and attributes of all its messages together, unless its attribute
@@ -25,7 +27,6 @@ MAX_ATTRIBUTES: Final = 10
 """With more, SNS cannot deliver a message raw to SQS, and drops it
 (docs.aws.amazon.com/sns/latest/dg/sns-message-attributes.html)."""
 
-_OURS: Final = ("event_type", "published_at")
 _KINDS: Final = "str, int, Decimal or bytes"
 _ATTRIBUTE_NAME: Final = re.compile(r"(?!(?:aws|amazon)\.)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.IGNORECASE)
 _MAX_NAME_CHARACTERS: Final = 256
@@ -44,6 +45,8 @@ class Outgoing(NamedTuple):
     attributes: Mapping[str, AttributeValue] | None = None
     group_id: str | None = None
     deduplication_id: str | None = None
+    expires_at: Moment | None = None
+    """From when on handling it is too late: consumers then skip it."""
 
 
 class Composed(NamedTuple):
@@ -73,8 +76,10 @@ class Composer:
             body, size_bytes = _body(outgoing.event)
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             attributes = {"event_type": said, "published_at": Attribute("String", now)}
+            if outgoing.expires_at is not None:
+                attributes["expires_at"] = _expiry(outgoing.expires_at)
             if outgoing.attributes:
-                attributes.update(_attributes(outgoing.attributes))
+                attributes.update(_attributes(outgoing.attributes, tuple(attributes)))
         except _ComplaintError as complaint:
             error = refused(event_type, str(complaint))
         else:
@@ -166,22 +171,35 @@ def _text(event: str) -> tuple[str, int]:
     return event, len(event.encode())
 
 
-def _attributes(given: Mapping[str, AttributeValue]) -> dict[str, Attribute]:
-    most = MAX_ATTRIBUTES - len(_OURS)
+def _expiry(moment: Any) -> Attribute:
+    if isinstance(moment, int | float) and not isinstance(moment, bool):
+        try:
+            moment = datetime.fromtimestamp(moment, UTC)
+        except (ValueError, OverflowError, OSError):
+            raise _ComplaintError("expires_at is no time: give a datetime or Unix seconds") from None
+    if not isinstance(moment, datetime):
+        raise _ComplaintError(f"expires_at is of type {type(moment).__name__}, but must be a datetime or Unix seconds")
+    if moment.utcoffset() is None:
+        raise _ComplaintError("expires_at has no time zone: write datetime.now(UTC) + timedelta(minutes=5)")
+    return Attribute("String", moment.astimezone(UTC).isoformat(timespec="milliseconds"))
+
+
+def _attributes(given: Mapping[str, AttributeValue], ours: Sequence[str]) -> dict[str, Attribute]:
+    most = MAX_ATTRIBUTES - len(ours)
     if len(given) > most:
         raise _ComplaintError(
-            f"it has {len(given)} attributes of its own, but at most {most} may go with {' and '.join(_OURS)}: "
+            f"it has {len(given)} attributes of its own, but at most {most} may go with {' and '.join(ours)}: "
             f"put the others into the payload"
         )
-    return {name: _attribute(name, value) for name, value in given.items()}
+    return {name: _attribute(name, value, ours) for name, value in given.items()}
 
 
-def _attribute(name: Any, value: Any) -> Attribute:
+def _attribute(name: Any, value: Any, ours: Sequence[str]) -> Attribute:
     if not isinstance(name, str) or len(name) > _MAX_NAME_CHARACTERS or not _ATTRIBUTE_NAME.fullmatch(name):
         raise _ComplaintError(
             "the name of an attribute must be 1 to 256 letters, digits, - _ and single dots, and not start with AWS. or Amazon."
         )
-    if name in _OURS:
+    if name in ours:
         raise _ComplaintError(f"the attribute {name} is written by the publisher: leave it out")
     match value:
         case bool() | float():

@@ -7,7 +7,7 @@ from typing import Any, Final, Self
 from worker.aws.session import AwsAccess
 from worker.errors import UsageError
 from worker.publisher.batches import Answer, Batches, Limits
-from worker.publisher.composer import MAX_BYTES, AttributeValue, Composer, Outgoing
+from worker.publisher.composer import MAX_BYTES, AttributeValue, Composer, Moment, Outgoing
 from worker.publisher.errors import PublishError, PublishManyError, refused, unpublished
 from worker.publisher.topic import SnsTopic, Topic
 from worker.settings import AwsSettings
@@ -110,14 +110,17 @@ class Publisher:
         attributes: Mapping[str, AttributeValue] | None = None,
         group_id: str | None = None,
         deduplication_id: str | None = None,
+        expires_at: Moment | None = None,
     ) -> str:
         """Publish one event and return SNS's message id; raise `PublishError` when it was not or perhaps not published.
 
         `event` is a pydantic model, a dataclass, a dict or anything else that JSON can say; text is sent as it is.
         `attributes` are at most eight, beside `event_type` and `published_at`. `group_id` is for FIFO topics, or for
         fair queues behind standard ones; `deduplication_id` for FIFO topics without content-based deduplication.
+        `expires_at`, a datetime with its time zone or Unix seconds, is sent as one more attribute: consumers skip the
+        event when they come to it later than that.
         """
-        outgoing = Outgoing(event_type, event, attributes, group_id, deduplication_id)
+        outgoing = Outgoing(event_type, event, attributes, group_id, deduplication_id, expires_at)
         return await (await self.submit(outgoing))
 
     async def publish_many(self, events: Iterable[Outgoing | tuple[str, Any]]) -> list[str]:
