@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from worker.message import Lease, Message
     from worker.middleware import CallNext, Middleware
+    from worker.objects import S3Pointer
     from worker.outcome import Ack, DeadLetter, Outcome, Retry
     from worker.publisher import Outgoing, Publisher, PublishError, PublishManyError
     from worker.router import Batch, ContractError, Router
@@ -42,6 +43,7 @@ __all__ = [
     "Publisher",
     "Retry",
     "Router",
+    "S3Pointer",
     "TransientError",
     "UsageError",
 ]
@@ -57,6 +59,7 @@ _HOMES: Final = {
     ),
     "worker.message": ("Lease", "Message"),
     "worker.middleware": ("CallNext", "Middleware"),
+    "worker.objects": ("S3Pointer",),
     "worker.outcome": ("Ack", "DeadLetter", "Outcome", "Retry"),
     "worker.publisher": ("Outgoing", "PublishError", "PublishManyError", "Publisher"),
     "worker.router": ("Batch", "ContractError", "Router"),

@@ -11,6 +11,7 @@ import structlog
 from worker.engine.breaker import Blame, Breaker, lies_downstream
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
+from worker.engine.large_payloads import LargePayloads
 from worker.engine.memory import AttemptMemory
 from worker.engine.pace import SteadyPace
 from worker.engine.stages import Stages
@@ -38,6 +39,7 @@ class Passage:
         self._breaker = breaker
         self._pace = pace
         self._is_fifo = context.settings.is_fifo
+        self._large_payloads = LargePayloads(context)
         self.attempts = AttemptMemory(context.clock)
 
     async def take(self, delivery: Delivery) -> None:
@@ -88,7 +90,11 @@ class Passage:
         match done:
             case Ack() | DeadLetter():
                 self.attempts.forget(delivery.received.id)
-                return 0 if delivery.received.id in self._settlement.done else None
+                if delivery.received.id in self._settlement.done:
+                    return 0
+                if isinstance(done, Ack):  # the copy of a dead letter still points to its payload
+                    await self._large_payloads.deleted(delivery.received)
+                return None
             case Retry() | Release():
                 self.attempts.ended(delivery.received.id, delivery.failures, delivery.receives)
                 return done.after or 0
@@ -129,7 +135,8 @@ class Passage:
     async def _judge_failure(self, delivery: Delivery, failure: Retry) -> Fate | None:
         """Return what becomes of a failed message; what fails while it is held by the breaker has had no attempt."""
         was_held = self._breaker.holds
-        has_run = delivery.handler is not None  # else no handler takes it, which says nothing and heals elsewhere
+        # Else no handler takes it, which says nothing and heals elsewhere; what could not be fetched from S3 has an error.
+        has_run = delivery.handler is not None or failure.error is not None
         is_suspicious = has_run and lies_downstream(failure, delivery.company)
         if is_suspicious:
             self._breaker.failed(delivery)

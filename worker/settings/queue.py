@@ -9,6 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from worker.settings.address import Address
 from worker.settings.base import Settings, note, refusal
+from worker.settings.payloads import LargePayloadSettings
 from worker.settings.topic import MAX_TAGS, SubscriptionSettings, Tags, queue_address, topic_address
 
 __all__ = [
@@ -148,6 +149,8 @@ class QueueDefaults(Settings):
     """Top-level key of JSON payloads that tells when an event without the attribute `expires_at` expires; unset, no payload is looked into."""
     envelope: Literal["auto", "sns", "raw"] = "auto"
     """How bodies are read: `sns` expects SNS's envelope, `raw` the bare payload, `auto` tells them apart by shape."""
+    large_payloads: LargePayloadSettings = LargePayloadSettings()
+    """Payloads that lie in S3."""
     retention_seconds: int = Field(
         default=1_209_600,
         ge=60,
