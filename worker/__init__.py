@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.middleware import CallNext, Middleware
     from worker.objects import S3Pointer
     from worker.outcome import Ack, DeadLetter, Outcome, Retry
-    from worker.publisher import Outgoing, Publisher, PublishError, PublishManyError
+    from worker.publisher import LargePayloads, Outgoing, Publisher, PublishError, PublishManyError
     from worker.router import Batch, ContractError, Router
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "ContractError",
     "DeadLetter",
     "InvalidPayloadError",
+    "LargePayloads",
     "Lease",
     "LongshoreError",
     "Message",
@@ -61,7 +62,7 @@ _HOMES: Final = {
     "worker.middleware": ("CallNext", "Middleware"),
     "worker.objects": ("S3Pointer",),
     "worker.outcome": ("Ack", "DeadLetter", "Outcome", "Retry"),
-    "worker.publisher": ("Outgoing", "PublishError", "PublishManyError", "Publisher"),
+    "worker.publisher": ("LargePayloads", "Outgoing", "PublishError", "PublishManyError", "Publisher"),
     "worker.router": ("Batch", "ContractError", "Router"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}

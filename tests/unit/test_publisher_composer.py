@@ -100,7 +100,7 @@ def test_group_and_deduplication_go_along() -> None:
 @pytest.mark.parametrize("given", [{}, {"n": 1}, {"b": b"123"}])
 def test_the_size_is_what_sns_counts(given: Mapping[str, Any]) -> None:
     """Bytes of the body and of each attribute's name, type and value."""
-    publication, size_bytes = compose({"name": "Ærø"}, attributes={**given, "city": "Köln"})
+    publication, size_bytes, _ = compose({"name": "Ærø"}, attributes={**given, "city": "Köln"})
     assert size_bytes == message_bytes(Copy(publication.body, publication.attributes))
 
 
@@ -109,7 +109,7 @@ def test_a_message_over_the_limit_is_refused_before_the_call() -> None:
     assert compose("x" * (spare + 1)).size_bytes == 262_144
     assert complaint("x" * (spare + 2)) == (
         "order.created was not published: it is 262,145 bytes with its attributes, but orders takes at most 262,144: "
-        "publish a reference instead, such as the key of an object in S3"
+        "publish a reference instead, such as the key of an object in S3, or let the publisher do it (large_payloads)"
     )
 
 

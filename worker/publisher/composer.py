@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import pydantic_core
 
+from worker.aws.pointers import pointer_body, size_attribute
 from worker.message import Attribute
+from worker.objects import S3Pointer
 from worker.publisher.advice import Advice
 from worker.publisher.errors import PublishError, refused
 from worker.publisher.topic import Publication
@@ -55,15 +58,20 @@ class Composed(NamedTuple):
     publication: Publication
     size_bytes: int
     """What counts towards the topic's limit: the body and each attribute's name, type and value."""
+    is_large: bool = False
+    """Its payload is to be put into S3, and a pointer to be sent."""
 
 
 class Composer:
     """Composes the messages of one topic; raises `PublishError`, whose text never quotes the payload."""
 
-    def __init__(self, topic: str, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, topic: str, *, max_bytes: int = MAX_BYTES, large_above_bytes: int | None = None) -> None:
+        """Take from which size on payloads are for S3; `None` refuses what is larger than `max_bytes`."""
         self._topic = topic
         self._is_fifo = topic.endswith(".fifo")
         self._max_bytes = max_bytes
+        self._small_bytes = max_bytes if large_above_bytes is None else min(max_bytes, large_above_bytes)
+        self._takes_large = large_above_bytes is not None
         self._advice = Advice()
         self._event_types: dict[str, Attribute] = {}
 
@@ -84,12 +92,24 @@ class Composer:
             error = refused(event_type, str(complaint))
         else:
             size_bytes += sum(map(_attribute_bytes, attributes, attributes.values()))
-            if size_bytes <= self._max_bytes:
+            publication = Publication(body, attributes, outgoing.group_id, outgoing.deduplication_id)
+            if size_bytes <= self._small_bytes:
                 self._advice.about_size(event_type, size_bytes)
-                publication = Publication(body, attributes, outgoing.group_id, outgoing.deduplication_id)
                 return Composed(publication, size_bytes)
+            if self._takes_large and len(attributes) < MAX_ATTRIBUTES:
+                return Composed(publication, size_bytes, is_large=True)
             error = self._too_large(event_type, size_bytes)
         raise error  # out here, because what was caught may hold the payload and would come along as the context
+
+    def pointing(self, composed: Composed, pointer: S3Pointer) -> Composed:
+        """Return what is sent for a large event whose payload was put into S3."""
+        large = composed.publication
+        attributes = {**large.attributes, **size_attribute(len(large.body.encode()))}
+        body = pointer_body(pointer)
+        size_bytes = len(body) + sum(map(_attribute_bytes, attributes, attributes.values()))
+        if size_bytes > self._max_bytes:
+            raise self._too_large(str(attributes["event_type"].value), size_bytes)
+        return Composed(replace(large, body=body, attributes=attributes), size_bytes)
 
     def _known(self, event_type: Any) -> Attribute | None:
         return self._event_types.get(event_type) if isinstance(event_type, str) else None
@@ -125,10 +145,17 @@ class Composer:
                 )
 
     def _too_large(self, event_type: str, size_bytes: int) -> PublishError:
+        if self._takes_large:
+            return refused(
+                event_type,
+                f"it goes through S3 with its {size_bytes:,} bytes, where its attributes must be at most {MAX_ATTRIBUTES - 1} "
+                f"and fit into {self._max_bytes:,} bytes: put some of them into the payload",
+            )
         return refused(
             event_type,
             f"it is {size_bytes:,} bytes with its attributes, but {self._topic} takes at most {self._max_bytes:,}: "
-            f"publish a reference instead, such as the key of an object in S3",
+            f"publish a reference instead, such as the key of an object in S3, "
+            f"or let the publisher do it (large_payloads)",
         )
 
 
