@@ -1,13 +1,23 @@
 """Large payloads in a real S3, on the way from publisher to handler."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from worker import LargePayloads, Message, Publisher, Router
 from worker.aws.s3 import S3Objects
 from worker.aws.session import AwsAccess, AwsClients
+from worker.aws.sqs import SqsSource
+from worker.engine.clock import SystemClock
 from worker.errors import Fault, SourceError
+from worker.fleet.supervisor import Supervisor
 from worker.objects import S3Pointer
+from worker.settings import FleetSettings
+from worker.telemetry.metrics import Metrics
+from worker.topology import Queue, Subscription, Topic, Topology, apply
 
 pytestmark = pytest.mark.integration
 
@@ -74,3 +84,46 @@ async def test_an_s3_that_cannot_be_reached_may_pass(aws_clients: AwsClients) ->
             await objects.fetch(S3Pointer("payloads", "key"), 1000)
         assert raised.value.fault.may_pass
         await objects.close()
+
+
+class Order(BaseModel):
+    order_id: str
+    note: str
+
+
+async def consumed(clients: AwsClients, objects: S3Objects, router: Router, queue: str, **settings: Any) -> None:
+    """Consume a queue until it is empty."""
+    described = {"handlers": "tests:router", "wait_time_seconds": 1, **settings}
+    fleet = FleetSettings.model_validate({"queues": {queue: described}, "drain_seconds": 10})
+    source = SqsSource(clients, queue, dead_letter=f"{queue}-dlq")
+    supervisor = Supervisor(fleet, {queue: router}, Metrics(), clock=SystemClock())
+    running = asyncio.create_task(supervisor.run(lambda _settings, _metrics: source, objects))
+    async with asyncio.timeout(60):
+        while (depth := await source.depth()).visible + depth.in_flight:  # noqa: ASYNC110 - SQS tells nobody
+            await asyncio.sleep(0.2)
+    supervisor.drain()
+    assert await running == 0
+
+
+@pytest.mark.parametrize("raw", [True, False])
+async def test_a_large_event_arrives_as_it_was_published(
+    aws_clients: AwsClients, objects: S3Objects, bucket: str, unique_name: Name, *, raw: bool
+) -> None:
+    """Through SNS, enveloped and raw; the handler sees no difference to a small one."""
+    topic, queue, seen = unique_name("events"), unique_name("orders"), []
+    wanted = Topology([Topic(topic)], [Queue(queue, dead_letter=f"{queue}-dlq")], [Subscription(topic, queue, raw=raw)])
+    await apply(wanted, aws_clients)
+    router = Router()
+
+    @router.on("order.created")
+    async def handle(message: Message[Order]) -> None:
+        seen.append((message.event, dict(message.attributes)))
+
+    async with Publisher(topic, aws=aws_clients._access, large_payloads=LargePayloads(bucket)) as publisher:
+        await publisher.publish("order.created", Order(order_id="large", note="æ" * 300_000))
+        await publisher.publish("order.created", Order(order_id="small", note="æ"))
+    await consumed(aws_clients, objects, router, queue, large_payloads={"buckets": [bucket], "delete": True})
+    assert {event.order_id: len(event.note) for event, _ in seen} == {"large": 300_000, "small": 1}
+    assert {tuple(sorted(attributes)) for _, attributes in seen} == {("event_type", "published_at")}
+    left = await objects._channel.call("list_objects_v2", Bucket=bucket)
+    assert left.get("KeyCount", 0) == 0
