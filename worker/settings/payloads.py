@@ -35,5 +35,5 @@ class OffloadSettings(Settings):
     """The S3 bucket that large payloads are put into; unset, events that are too large for a message are refused."""
     above_bytes: int = Field(default=262_144, ge=0, le=1_048_576)
     """Events that are larger than this, with their attributes, go through S3; 0 sends all of them there."""
-    expire_days: int | None = Field(default=15, ge=1, le=3650)
-    """Days after which the exported lifecycle rule deletes payloads: longer than any queue keeps a message; unset, no rule."""
+    expire_days: int | None = Field(default=30, ge=1, le=3650)
+    """Days after which the exported bucket deletes payloads: longer than a queue and its dead-letter queue keep a message; `null`, the bucket is not exported."""
