@@ -33,7 +33,7 @@ class LocalStackError(Exception):
 
 
 class LocalStack:
-    """SQS, SNS, CloudWatch and STS in memory, stricter than the embedded AWS about SQS; a context manager.
+    """SQS, SNS, S3, CloudWatch and STS in memory, stricter than the embedded AWS about SQS; a context manager.
 
     It listens on loopback only, on a port the system picks, writes `localstack.log` and everything else into `folder`,
     reads nothing of the user's environment, calls nobody, and ends with its parent, also when that is killed.

@@ -182,6 +182,9 @@ class Supervisor:
 
 
 def _warnings(settings: FleetSettings, routers: Mapping[str, Router]) -> list[str]:
-    memory = memory_warning(sum(most_in_hand(settings.queues[name], router) for name, router in routers.items()))
+    in_hand = {name: most_in_hand(settings.queues[name], router) for name, router in routers.items()}
+    large = {name: queue.large_payloads for name, queue in settings.queues.items()}
+    payload_bytes = sum(count * large[name].max_bytes for name, count in in_hand.items() if large[name].buckets)
+    memory = memory_warning(sum(in_hand.values()), payload_bytes=payload_bytes)
     unfit = [sentence for name, router in routers.items() for sentence in misfits(settings.queues[name], router)]
     return [*settings.warnings, *unfit, *([memory] if memory else [])]
