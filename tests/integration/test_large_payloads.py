@@ -2,21 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from support.command import longshore
 
 from worker import LargePayloads, Message, Publisher, Router
 from worker.aws.s3 import S3Objects
 from worker.aws.session import AwsAccess, AwsClients
 from worker.aws.sqs import SqsSource
-from worker.engine.clock import SystemClock
 from worker.errors import Fault, SourceError
-from worker.fleet.supervisor import Supervisor
+from worker.fleet.process import Process
+from worker.local import EmbeddedAws
 from worker.objects import S3Pointer
 from worker.settings import FleetSettings
-from worker.telemetry.metrics import Metrics
 from worker.topology import Queue, Subscription, Topic, Topology, apply
 
 pytestmark = pytest.mark.integration
@@ -91,17 +92,19 @@ class Order(BaseModel):
     note: str
 
 
-async def consumed(clients: AwsClients, objects: S3Objects, router: Router, queue: str, **settings: Any) -> None:
-    """Consume a queue until it is empty."""
+async def consumed(clients: AwsClients, router: Router, queue: str, **settings: Any) -> None:
+    """Run a process for a queue until it is empty."""
     described = {"handlers": "tests:router", "wait_time_seconds": 1, **settings}
-    fleet = FleetSettings.model_validate({"queues": {queue: described}, "drain_seconds": 10})
-    source = SqsSource(clients, queue, dead_letter=f"{queue}-dlq")
-    supervisor = Supervisor(fleet, {queue: router}, Metrics(), clock=SystemClock())
-    running = asyncio.create_task(supervisor.run(lambda _settings, _metrics: source, objects))
+    fleet = FleetSettings.model_validate(
+        {"queues": {queue: described}, "drain_seconds": 10, "server": {"port": 0}, "log": {"level": "error"}}
+    )
+    process = Process(fleet, {queue: router}, clients._access)
+    running = asyncio.create_task(process.run())
+    source = SqsSource(clients, queue)
     async with asyncio.timeout(60):
         while (depth := await source.depth()).visible + depth.in_flight:  # noqa: ASYNC110 - SQS tells nobody
             await asyncio.sleep(0.2)
-    supervisor.drain()
+    process.supervisor.drain()
     assert await running == 0
 
 
@@ -122,8 +125,31 @@ async def test_a_large_event_arrives_as_it_was_published(
     async with Publisher(topic, aws=aws_clients._access, large_payloads=LargePayloads(bucket)) as publisher:
         await publisher.publish("order.created", Order(order_id="large", note="æ" * 300_000))
         await publisher.publish("order.created", Order(order_id="small", note="æ"))
-    await consumed(aws_clients, objects, router, queue, large_payloads={"buckets": [bucket], "delete": True})
+    await consumed(aws_clients, router, queue, large_payloads={"buckets": [bucket], "delete": True})
     assert {event.order_id: len(event.note) for event, _ in seen} == {"large": 300_000, "small": 1}
     assert {tuple(sorted(attributes)) for _, attributes in seen} == {("event_type", "published_at")}
     left = await objects._channel.call("list_objects_v2", Bucket=bucket)
     assert left.get("KeyCount", 0) == 0
+
+
+async def test_the_command_finds_the_bucket_in_the_fleet_file(
+    aws_clients: AwsClients,
+    embedded_aws: EmbeddedAws,
+    objects: S3Objects,
+    bucket: str,
+    unique_name: Name,
+    tmp_path: Path,
+) -> None:
+    topic = unique_name("events")
+    await apply(Topology([Topic(topic)]), aws_clients)
+    (tmp_path / "fleet.yaml").write_text(
+        f"topics: {{{topic}: {{large_payloads: {{bucket: {bucket}}}}}}}\nqueues: {{orders: {{handlers: a:router}}}}\n"
+    )
+    line = '{"event": "order.created", "note": "' + "x" * 300_000 + '"}'
+    (tmp_path / "events.jsonl").write_text(f'{line}\n{{"event": "order.created"}}\n')
+    ended = await asyncio.to_thread(
+        longshore, "publish", "--file", "events.jsonl", folder=tmp_path, environment=embedded_aws.environment
+    )
+    assert ended.returncode == 0, ended.stderr
+    (stored,) = (await objects._channel.call("list_objects_v2", Bucket=bucket))["Contents"]
+    assert await objects.fetch(S3Pointer(bucket, stored["Key"]), 1_000_000) == line

@@ -256,3 +256,43 @@ async def test_an_object_that_cannot_be_deleted_costs_nothing(lines: list[Mutabl
     await fleet.run(handle)
     assert settled(fleet) == {"ack": 1}
     assert any("was not deleted" in line["event"] for line in lines)
+
+
+async def test_what_is_too_late_is_not_fetched_and_its_object_goes_all_the_same() -> None:
+    source = MemorySource()
+    late = f"{source.store.clock.unix_time() - 1}"
+    attributes = {"ExtendedPayloadSize": "1", "event_type": "order.created", "expires_at": late}
+    source.send(pointer_body(POINTER), attributes=attributes)
+    fleet = fleet_at(source, large_payloads={**OURS, "delete": True})
+    await fleet.run(handle_order)
+    assert settled(fleet) == {"expired": 1}
+    assert fleet.objects.fetched == []
+    assert fleet.objects.payloads == {}
+
+
+async def test_a_payload_may_say_until_when_it_is_worth_handling() -> None:
+    """It is known once the payload is."""
+    source = MemorySource()
+    send(source)
+    fleet = fleet_at(source, expires_at_key="valid_until")
+    fleet.objects.payloads[POINTER] = b'{"order_id": "1", "valid_until": 1}'
+    await fleet.run(handle_order)
+    assert settled(fleet) == {"expired": 1}
+    assert fleet.objects.fetched == [POINTER]
+
+
+async def test_a_foreign_object_is_never_deleted() -> None:
+    """Not even when a handler of pointers has done its work with it."""
+    source, foreign = MemorySource(), S3Pointer("elsewhere", "key")
+    router = Router()
+
+    @router.on("*")
+    async def handle(message: Message[S3Pointer]) -> None:
+        assert message.event == foreign
+
+    send(source, foreign)
+    fleet = fleet_at(source, large_payloads={**OURS, "delete": True})
+    fleet.objects.payloads[foreign] = b"theirs"
+    await fleet.run(router)
+    assert settled(fleet) == {"ack": 1}
+    assert foreign in fleet.objects.payloads
