@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from support.command import longshore
+from support.limited_user import LimitedUser
 
 from worker import LargePayloads, Message, Publisher, Router
 from worker.aws.s3 import S3Objects
-from worker.aws.session import AwsAccess, AwsClients
+from worker.aws.session import AwsAccess, AwsClients, Credentials
 from worker.aws.sqs import SqsSource
 from worker.errors import Fault, SourceError
 from worker.fleet.process import Process
@@ -73,6 +74,30 @@ async def test_a_bucket_that_is_not_there_is_told_from_an_object(objects: S3Obje
     with pytest.raises(SourceError) as raised:
         await objects.fetch(S3Pointer(unique_name("nowhere"), "key"), 1000)
     assert (raised.value.fault, raised.value.code) == (Fault.MISSING, "NoSuchBucket")
+
+
+async def test_what_is_denied_is_told_from_what_is_not_there(
+    embedded_aws: EmbeddedAws, objects: S3Objects, bucket: str, unique_name: Name
+) -> None:
+    """With what an exported policy allows."""
+    user = LimitedUser(unique_name("reader"), embedded_aws)
+    access = AwsAccess(
+        region="us-east-1",
+        endpoint_url=embedded_aws.endpoint_url,
+        credentials=Credentials(user.environment["AWS_ACCESS_KEY_ID"], user.environment["AWS_SECRET_ACCESS_KEY"]),
+    )
+    pointer = S3Pointer(bucket, "key")
+    await objects.put(pointer, b"text")
+    async with AwsClients(access) as clients:
+        theirs = S3Objects(clients, connections=1)
+        with pytest.raises(SourceError) as raised:
+            await theirs.fetch(pointer, 1000)
+        assert (raised.value.fault, raised.value.code) == (Fault.DENIED, "AccessDenied")
+        user.may("s3:GetObject", "s3:ListBucket")
+        assert await theirs.fetch(pointer, 1000) == "text"
+        with pytest.raises(SourceError, match="NoSuchKey"):
+            await theirs.fetch(S3Pointer(bucket, "another key"), 1000)
+        await theirs.close()
 
 
 async def test_an_s3_that_cannot_be_reached_may_pass(aws_clients: AwsClients) -> None:
