@@ -171,10 +171,11 @@ class Executor:
             if delivery.begin():
                 async with self._room.turn():
                     if self._is_past(moment):  # it has waited for its turn
-                        return self._expired()
-                    call.start()
-                    call.take(delivery, message)
-                    happened = sound(await _limited(delivery, timeout, route.call(message)))
+                        happened = self._expired()
+                    else:
+                        call.start()
+                        call.take(delivery, message)
+                        happened = sound(await _limited(delivery, timeout, route.call(message)))
         except BaseException as error:  # noqa: BLE001  # a handler may raise anything
             happened = classify(error)
         finally:
