@@ -103,7 +103,7 @@ generate: $(STAMP)  ## Write the example config, its schema and the settings tab
 helm-generate: $(STAMP)  ## Write the chart's README and the fleet's part of its values schema anew
 	@$(BIN)/python helm/generate.py
 
-bench: $(STAMP)  ## Measure CPU per message and per event, planning, idle cost and start-up
+bench: $(STAMP)  ## Measure CPU per message (FIFO, batches and guards, too) and per event, planning, idle cost and start-up
 	@$(BIN)/python -m benchmarks
 
 build: $(STAMP)  ## Build the wheel and the source archive into dist/

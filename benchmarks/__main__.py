@@ -1,4 +1,4 @@
-"""`python -m benchmarks [messages|publishing|idle|startup|planning|all]`: measure, print, exit with 1 when a goal is missed."""
+"""`python -m benchmarks [messages|fifo|batches|guards|publishing|idle|startup|planning|all]`: measure, print, exit with 1 when a goal is missed."""
 
 import argparse
 import os
@@ -7,17 +7,16 @@ import signal
 import sys
 from importlib import metadata, util
 
-from benchmarks import idle, messages, planning, publishing, startup
+from benchmarks import guards, idle, messages, planning, publishing, startup, ways
 
+NAMES = ("messages", "fifo", "batches", "guards", "publishing", "idle", "startup", "planning")
 LIBRARIES = ("aiobotocore", "botocore", "aiohttp", "pydantic", "orjson")
 
 
 def main() -> int:
     """Run what was asked for and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what Longshore costs.")
-    parser.add_argument(
-        "what", nargs="?", choices=("messages", "publishing", "idle", "startup", "planning", "all"), default="all"
-    )
+    parser.add_argument("what", nargs="?", choices=(*NAMES, "all"), default="all")
     parser.add_argument("--rounds", type=int, default=30, help="how often each figure is measured (default: 30)")
     parser.add_argument(
         "--seconds", type=float, default=1, help="length of one round of messages or events (default: 1)"
@@ -30,12 +29,15 @@ def main() -> int:
     print(_machine())
     benchmarks = {
         "messages": lambda: messages.run(arguments.rounds, arguments.seconds),
+        "fifo": lambda: ways.run_fifo(arguments.rounds, arguments.seconds),
+        "batches": lambda: ways.run_batches(arguments.rounds, arguments.seconds),
+        "guards": lambda: guards.run(arguments.rounds, arguments.idle_seconds / 4),
         "publishing": lambda: publishing.run(max(1, arguments.rounds // 5), arguments.seconds),
         "idle": lambda: idle.run(arguments.idle_seconds),
         "startup": lambda: startup.run(max(1, arguments.rounds // 3)),
         "planning": lambda: planning.run(max(1, arguments.rounds // 5)),
     }
-    asked = benchmarks if arguments.what == "all" else [arguments.what]
+    asked = NAMES if arguments.what == "all" else [arguments.what]
     met = [benchmarks[name]() for name in asked]
     return 0 if all(met) else 1
 

@@ -1,15 +1,17 @@
 """The handlers that the measured worker runs: they do nothing, so that what is left is Longshore."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from pydantic import BaseModel
 
-from worker import Message, Router
+from worker import Batch, Message, Router
 from worker.middleware import logging, timing
 
-__all__ = ["OrderCreated", "router"]
+__all__ = ["OrderCreated", "batches", "router"]
 
 router = Router(middleware=[logging, timing(slow_seconds=1)])
+batches = Router(middleware=[logging, timing(slow_seconds=1)])
 
 
 class OrderCreated(BaseModel):
@@ -23,3 +25,8 @@ class OrderCreated(BaseModel):
 @router.on("order.created")
 async def handle(message: Message[OrderCreated]) -> None:
     """Do nothing."""
+
+
+@batches.on("*", batch=Batch(200, window_seconds=1))
+async def handle_together(messages: Sequence[Message[OrderCreated]]) -> None:
+    """Do nothing, with as many as there are."""

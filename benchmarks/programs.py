@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +21,7 @@ _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") els
 CONSUMER_CORE, STUB_CORE = _CORES[0], _CORES[-1]
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _WARM_UP_SECONDS = 60.0
+_SETTLE_SECONDS = 20.0
 _END_SECONDS = 30.0
 
 
@@ -47,6 +48,10 @@ class Program:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the process, if it has not ended yet."""
         self.process.terminate()
         try:
             self.process.communicate(timeout=_END_SECONDS)
@@ -93,6 +98,12 @@ class Stub(Program):
         count: int = self.counted()["deleted"].get(queue, 0)
         return count
 
+    def in_flight(self) -> int:
+        """Return how many messages of all queues were received and not deleted."""
+        counted = self.counted()
+        left: int = counted["received"] - sum(counted["deleted"].values())
+        return left
+
     def supply(self, queue: str) -> None:
         """Give messages to this queue alone; receives of all others wait."""
         self._get(queue)
@@ -114,11 +125,26 @@ class Stub(Program):
 
     def wait_until_deleted(self, count: int, queue: str, program: Program) -> None:
         """Wait until so many messages of the queue were deleted; raise `SystemExit` when the program does not do it."""
+        self._wait(lambda: self.deleted(queue) >= count, program)
+
+    def wait_until_called(self, operation: str, program: Program) -> None:
+        """Wait for the first call of an operation; raise `SystemExit` when the program does not make it."""
+        self._wait(lambda: operation in self.counted()["calls"], program)
+
+    def _wait(self, has_come: Callable[[], bool], program: Program) -> None:
         ends_at = time.monotonic() + _WARM_UP_SECONDS
-        while self.deleted(queue) < count:
+        while not has_come():
             if program.process.poll() is not None or time.monotonic() > ends_at:
                 raise SystemExit(f"{program.process.args!r} does not consume; what it wrote stands above")
             time.sleep(0.1)
+
+    def wait_until_settled(self) -> None:
+        """Wait until nothing is in flight; raise `SystemExit` when that does not come."""
+        ends_at = time.monotonic() + _SETTLE_SECONDS
+        while left := self.in_flight():
+            if time.monotonic() > ends_at:
+                raise SystemExit(f"{left} messages are not deleted")
+            time.sleep(0.05)
 
 
 def environment() -> dict[str, str]:

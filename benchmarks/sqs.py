@@ -1,14 +1,16 @@
 """What the stub answers: SQS's JSON, rendered in advance as far as it can be.
 
-One queue at a time is supplied: it always has as many messages as a receive asks for, each with an id and a receipt
-handle of its own. All others are empty. What is deleted was received before, or it does not count.
+One queue at a time is supplied: it has what its backlog gives (`benchmarks/backlogs.py`), each message with an id and a
+receipt handle of its own. All others are empty. What is deleted was received before, or it does not count.
 """
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
+
+from benchmarks.backlogs import GROUPS, Backlog, backlog_of
 
 __all__ = ["ACCOUNT", "MAX_BATCH", "Refusal", "StubSqs", "queue_of"]
 
@@ -58,19 +60,26 @@ _MESSAGE: Final = {
         }
     },
 }
+_OF_FIFO: Final = {
+    "SequenceNumber": "{sequence}",
+    "MessageDeduplicationId": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "MessageGroupId": "customer-{group}",
+}
+_FIFO_MESSAGE: Final = {**_MESSAGE, "Attributes": {**cast("Mapping[str, str]", _MESSAGE["Attributes"]), **_OF_FIFO}}
 _NUMBER: Final = "%012x"
-"""A message's number stands at the end of its id and of its receipt handle."""
+"""A message's number stands at the end of its id and of its receipt handle; on a FIFO queue it is the sequence number, too."""
 
 
-def _rendered(count: int) -> bytes:
-    """Return the answer to a receive of so many messages, with two places in each for its number."""
-    message = orjson.dumps(_MESSAGE).decode()
-    message = message.replace("%", "%%").replace("{id}", f"0f1e2d3c-4b5a-4978-8695-{_NUMBER}")
-    message = message.replace("{receipt}", _NUMBER)
-    return b'{"Messages":[' + ",".join([message] * count).encode() + b"]}"
+def _rendered(message: Mapping[str, object], count: int) -> bytes:
+    """Return the answer to a receive of so many messages, with places in each for its number and its group."""
+    text = orjson.dumps(message).decode().replace("%", "%%")
+    text = text.replace("{id}", f"0f1e2d3c-4b5a-4978-8695-{_NUMBER}").replace("{receipt}", _NUMBER)
+    text = text.replace("{sequence}", "%020d").replace("{group}", "%03d")
+    return b'{"Messages":[' + ",".join([text] * count).encode() + b"]}"
 
 
-_RECEIVED: Final = [_rendered(count) for count in range(MAX_BATCH + 1)]
+_RECEIVED: Final = [_rendered(_MESSAGE, count) for count in range(MAX_BATCH + 1)]
+_RECEIVED_OF_FIFO: Final = [_rendered(_FIFO_MESSAGE, count) for count in range(MAX_BATCH + 1)]
 
 Request = Mapping[str, Any]
 
@@ -84,7 +93,7 @@ class Refusal(Exception):  # noqa: N818  # SQS says no; nothing went wrong here
 
 
 class StubSqs:
-    """Answers SQS's calls; any queue exists, and `NAME-dlq` is the dead-letter queue of `NAME`."""
+    """Answers SQS's calls; any queue exists, and `NAME-dlq` is the dead-letter queue of `NAME`, `NAME-dlq.fifo` of `NAME.fifo`."""
 
     def __init__(self, supplied: str = "") -> None:
         self.supplied = supplied
@@ -96,7 +105,7 @@ class StubSqs:
         self.deleted: Counter[str] = Counter()
         """Messages that were received and then deleted, each once, by queue."""
         self.received = 0
-        self._in_flight: set[int] = set()
+        self._backlogs: dict[str, Backlog] = {}
         self._operations: dict[str, Callable[[Request], bytes]] = {
             "ReceiveMessage": self._receive,
             "DeleteMessageBatch": self._delete,
@@ -115,8 +124,14 @@ class StubSqs:
         return answer(request)
 
     def has_messages(self, request: Request) -> bool:
-        """Whether the queue of a call has messages."""
-        return queue_of(request) == self.supplied
+        """Whether the queue of a call has messages that may be received."""
+        queue = queue_of(request)
+        return queue == self.supplied and self._backlog(queue).has_messages
+
+    def _backlog(self, queue: str) -> Backlog:
+        if queue not in self._backlogs:
+            self._backlogs[queue] = backlog_of(queue)
+        return self._backlogs[queue]
 
     def _receive(self, request: Request) -> bytes:
         limit = request.get("MaxNumberOfMessages", 1)
@@ -124,20 +139,25 @@ class StubSqs:
             raise Refusal("InvalidParameterValue")
         if not self.has_messages(request):
             return b"{}"
-        numbers = range(self.received, self.received + limit)
-        self.received += limit
-        self._in_flight.update(numbers)
-        return _RECEIVED[limit] % tuple(number for number in numbers for _ in range(2))
+        queue = queue_of(request)
+        numbers = self._backlog(queue).take(limit)
+        self.received += len(numbers)
+        if queue.endswith(".fifo"):
+            places = (place for n in numbers for place in (n, n, n, n % GROUPS))
+            return _RECEIVED_OF_FIFO[len(numbers)] % tuple(places)
+        return _RECEIVED[len(numbers)] % tuple(number for number in numbers for _ in range(2))
 
     def _delete(self, request: Request) -> bytes:
         done, refused = _sorted(_entries(request))
-        found = {int(entry["ReceiptHandle"][len(_RECEIPT_PREFIX) :], 16) for entry in done} & self._in_flight
-        self._in_flight -= found  # SQS takes the delete of what is gone for a success, too
-        self.deleted[queue_of(request)] += len(found)
+        queue = queue_of(request)
+        found = self._backlog(queue).delete(map(_number, done))
+        self.deleted[queue] += found  # SQS takes the delete of what is gone for a success, too
         return _answers(done, refused)
 
     def _change(self, request: Request) -> bytes:
-        return _answers(*_sorted(_entries(request)))
+        done, refused = _sorted(_entries(request))
+        self._backlog(queue_of(request)).give_back(_number(entry) for entry in done if not entry["VisibilityTimeout"])
+        return _answers(done, refused)
 
     def _send(self, request: Request) -> bytes:
         del request
@@ -154,11 +174,13 @@ class StubSqs:
             "VisibilityTimeout": "30",
             "MessageRetentionPeriod": "1209600",
             "ApproximateNumberOfMessages": "0",
-            "ApproximateNumberOfMessagesNotVisible": str(len(self._in_flight)),
+            "ApproximateNumberOfMessagesNotVisible": str(self._backlog(name).in_flight),
             "ApproximateNumberOfMessagesDelayed": "0",
         }
-        if not name.endswith("-dlq"):
-            redrive = {"deadLetterTargetArn": f"{arn}-dlq", "maxReceiveCount": 10}
+        base, fifo, _ = name.partition(".fifo")
+        if not base.endswith("-dlq"):
+            target = f"arn:aws:sqs:{REGION}:{ACCOUNT}:{base}-dlq{fifo}"
+            redrive = {"deadLetterTargetArn": target, "maxReceiveCount": 10}
             attributes["RedrivePolicy"] = orjson.dumps(redrive).decode()
         asked = request.get("AttributeNames", ())
         return orjson.dumps(
@@ -172,7 +194,7 @@ def queue_of(request: Request) -> str:
     return url.rpartition("/")[2]
 
 
-Entry = Mapping[str, str]
+Entry = Mapping[str, Any]
 
 
 def _entries(request: Request) -> Sequence[Entry]:
@@ -188,6 +210,11 @@ def _sorted(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
     """Return the entries whose receipt handles are ours, and the others."""
     done = [entry for entry in entries if entry["ReceiptHandle"].startswith(_RECEIPT_PREFIX)]
     return done, [entry for entry in entries if entry not in done] if len(done) < len(entries) else []
+
+
+def _number(entry: Entry) -> int:
+    """Return the number of the message whose receipt handle the entry has."""
+    return int(entry["ReceiptHandle"][len(_RECEIPT_PREFIX) :], 16)
 
 
 def _answers(done: Sequence[Entry], refused: Sequence[Entry]) -> bytes:

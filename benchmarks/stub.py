@@ -42,8 +42,13 @@ class Polls:
     def supply(self, queue: str) -> None:
         """Give messages to this queue alone, and to those who wait for them."""
         self._sqs.supplied = queue
-        for end in [end for end, request in self._waiting.items() if self._sqs.has_messages(request)]:
-            end()
+        self.wake()
+
+    def wake(self) -> None:
+        """End the receives that need not wait any longer; each may take what another one waits for."""
+        for end, request in list(self._waiting.items()):
+            if self._sqs.has_messages(request):
+                end()
 
 
 class StubProtocol(asyncio.Protocol):
@@ -90,6 +95,8 @@ class StubProtocol(asyncio.Protocol):
             self._poll(request, seconds)
         else:
             self._answer(operation, request)
+        if operation != "ReceiveMessage":  # a group of a FIFO queue may have been unlocked
+            self._polls.wake()
 
     def _tell(self, queue: str) -> None:
         if queue:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 from support.lanes_world import LanesBooks, LanesWorld, lanes_queue, lanes_worlds, steal
@@ -65,6 +65,7 @@ async def _one_process(world: LanesWorld) -> None:
     _check_the_books(world, queue, books)
 
 
+@settings(max_examples=3 * settings().max_examples)  # few worlds have much to steal
 @given(lanes_worlds(thefts=True))
 def test_lanes_and_batches_keep_their_order_and_every_message_ends(world: LanesWorld) -> None:
     """Whatever fails, is lost, or is received again: F1-F3, B1, R1, R9, L3, S4, D5."""

@@ -293,7 +293,7 @@ def lanes_worlds(
         is_fifo=st.sampled_from([True, True, False]),
         tales=(st.lists(_tales(), min_size=1, max_size=8) | st.lists(_tales(), min_size=9, max_size=24)).map(tuple),
         misfortunes=st.lists(misfortunes_of(kinds), max_size=2).map(tuple) if misfortunes else st.just(()),
-        thefts=st.lists(st.sampled_from([0.5, 1.0, 2.5, 4.0, 6.5, 8.0, 13.0, 31.0, 47.0]), max_size=8).map(tuple)
+        thefts=st.lists(st.integers(5, 300).map(lambda tenth: tenth / 10), max_size=10).map(tuple)
         if thefts
         else st.just(()),
         outage=st.tuples(

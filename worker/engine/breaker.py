@@ -191,7 +191,7 @@ class Breaker:
             pause = self._pause_seconds * random.uniform(0.9, 1.1)
             pulse.expect("waiting to try a message again", pause + PROBE_GRACE_SECONDS)
             await asyncio.sleep(pause)
-            if self.is_open and self._probe is None:
+            if self.is_open and (self._probe is None or self._probe.lease.is_settled):
                 self._try()
 
     def _try(self) -> None:

@@ -75,6 +75,8 @@ class Dispatcher:
     def dispatch(self, received: Received, room: Reservation, since: float) -> None:
         """Take over a received message, and a place for it where it needs one; its lease counts from `since`."""
         delivery = Delivery(received, HeldLease(self._terms, received, since), self._passage.attempts.number(received))
+        key = received.group_id or "" if self._is_fifo else received.id
+        lane = self._lanes.get(key)
         current = self._in_hand.get(received.id)
         if current is not None:
             self._context.metrics.duplicate()
@@ -82,13 +84,13 @@ class Dispatcher:
                 current.received = received
                 current.receives += 1
                 current.lease.renew(received, since)
+                if lane is not None:
+                    lane.follow(current)
                 return
         if delivery.lease.is_lost:
             log.warning("not started: its lease is over", queue=self._context.queue, message_id=received.id)
             self._context.metrics.lease_lost()
             return
-        key = received.group_id or "" if self._is_fifo else received.id
-        lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(key, room.take())
             self._start(lane)
@@ -186,7 +188,7 @@ class Dispatcher:
 
     def _finish(self, lane: Lane, delivery: Delivery) -> None:
         self._keeper.let_go(delivery)
-        lane.deliveries.remove(delivery)
+        lane.remove(delivery)
         newest = self._in_hand.get(delivery.received.id)
         if newest is delivery:
             del self._in_hand[delivery.received.id]

@@ -1,6 +1,7 @@
 """`Lane`: messages that are handled one after another in one slot."""
 
 from collections import deque
+from itertools import takewhile
 
 from worker.engine.delivery import Delivery
 from worker.engine.slots import Slot
@@ -25,6 +26,20 @@ class Lane:
     def is_stuck(self) -> bool:
         """Whether the handler of its first message still runs."""
         return bool(self.deliveries) and self.deliveries[0].run is not None
+
+    def follow(self, delivery: Delivery) -> None:
+        """Let a message that was received again come behind the new receive of who is in front of it and has lost its place."""
+        in_front = takewhile(lambda other: other is not delivery, self.deliveries)
+        if any(other.is_superseded for other in in_front):
+            self.deliveries.remove(delivery)
+            self.deliveries.append(delivery)
+
+    def remove(self, delivery: Delivery) -> None:
+        """Take a message out; most often the first."""
+        if self.deliveries[0] is delivery:
+            self.deliveries.popleft()
+        else:
+            self.deliveries.remove(delivery)
 
     def behind(self, delivery: Delivery) -> list[Delivery]:
         """Return what has to be given back with a message: all that came behind it, up to a newer receive of the same."""

@@ -50,7 +50,11 @@ class Passage:
                 fate = self._given_back(delivery, None)
                 break
             happened = await self._executor.execute(delivery)
-            fate = None if happened is None else await self._judge(delivery, happened)
+            if isinstance(happened, Ack):  # the way of almost every message
+                self._ended_well(delivery, happened)
+                fate = happened
+            elif happened is not None:
+                fate = await self._judge(delivery, happened)
         await self.settle(delivery, fate)
 
     async def take_first(self, lane: list[Delivery]) -> list[tuple[Delivery, float | None]]:
@@ -68,7 +72,7 @@ class Passage:
         acked = len(acks)
         for delivery, ack in zip(lane, acks, strict=False):
             self._ended_well(delivery, ack)
-        settled = await asyncio.gather(*map(self.settle, lane, acks))
+        settled = await self._settle_done(lane[:acked], acks)
         ended = list(zip(lane[:acked], settled, strict=True))
         if acked < len(happened) and all(each is None for each in settled):
             delivery, what = lane[acked], happened[acked]
@@ -102,6 +106,12 @@ class Passage:
                 self.attempts.ended(delivery.received.id, delivery.failures, delivery.receives)
                 return 0
 
+    async def _settle_done(self, deliveries: Sequence[Delivery], acks: Sequence[Ack]) -> list[float | None]:
+        """Settle what is done; several at once, and one by itself without a task more."""
+        if len(deliveries) == 1:
+            return [await self.settle(deliveries[0], acks[0])]
+        return await asyncio.gather(*map(self.settle, deliveries, acks))
+
     async def return_behind(self, delivery: Delivery, seconds: float) -> None:
         """Give back a message that waits behind the head of its FIFO group, hidden as long as that."""
         await self.settle(delivery, Abandon() if delivery.lease.is_lost else self._released(delivery, seconds))
@@ -121,16 +131,11 @@ class Passage:
         return None
 
     async def _judge(self, delivery: Delivery, happened: Fate) -> Fate | None:
-        """Return the message's fate; `None` once it has waited in place and is to be run again."""
-        match happened:
-            case Ack():
-                self._ended_well(delivery, happened)
-                return happened
-            case Retry():
-                return await self._judge_failure(delivery, happened)
-            case _:
-                self._breaker.passed(delivery)
-                return self._rule(happened, delivery, Tries(delivery.attempt))
+        """Return the fate of a message that is not done; `None` once it has waited in place and is to be run again."""
+        if isinstance(happened, Retry):
+            return await self._judge_failure(delivery, happened)
+        self._breaker.passed(delivery)
+        return self._rule(happened, delivery, Tries(delivery.attempt))
 
     async def _judge_failure(self, delivery: Delivery, failure: Retry) -> Fate | None:
         """Return what becomes of a failed message; what fails while it is held by the breaker has had no attempt."""

@@ -65,6 +65,7 @@ class Receiver:
         self._failures = 0
         self._state = LoggedState(log.bind(queue=context.queue), "receive", clock=context.clock.now)
         self._most_loops = max_loops(slots.size)
+        self._whole_receive = min(MAX_BATCH, slots.size)
 
     async def run(self) -> None:
         """Receive until stopped; return when the last receive on the wire has ended."""
@@ -110,7 +111,11 @@ class Receiver:
         return True
 
     def _may_open_loop(self) -> bool:
-        return bool(self._slots.free) and len(self._loops) < self._most_loops and not self._stopping.is_set()
+        return (
+            self._slots.free >= self._whole_receive
+            and len(self._loops) < self._most_loops
+            and not self._stopping.is_set()
+        )
 
     async def _loop(self, pulse: LoopPulse) -> None:
         while not self._stopping.is_set():
@@ -118,8 +123,9 @@ class Receiver:
             with await self._slots.reserve(MAX_BATCH) as room:
                 if not room:
                     return
+                is_whole = room.size >= self._whole_receive
                 count, seconds = await self._receive(room, pulse)
-            if not count and self._closes_as_spare():
+            if not (count and is_whole) and self._closes_as_spare():
                 return
             if count is None:
                 await self._back_off(pulse)

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+from support.loop_time import now
+
 from worker import Ack, Batch, CallNext, Message, Router
 from worker.engine.journal import Suspects
 from worker.engine.room import most_in_hand
@@ -174,3 +176,27 @@ async def test_a_batch_ends_before_a_member_whose_middleware_failed() -> None:
     send(source, "a", 6)
     await Fleet(source, concurrency=1).run(router)
     assert calls == [["a-0", "a-2"], ["a-3", "a-4", "a-5"]]
+
+
+async def test_a_lane_that_is_received_again_is_in_the_order_of_its_newest_receives() -> None:
+    """SQS says of some members that they are lost; of others nobody knows yet when all come again (F1, F2, R9)."""
+    source, done = MemorySource("orders.fifo", visibility_timeout_seconds=6), []
+
+    def show(*numbers: int) -> None:
+        for stored in [stored for stored in source.stored() if int(stored.body[2:]) in numbers]:
+            stored.due = now()
+            source.store._push(stored.due, stored)
+
+    async def handle(message: Message[Any]) -> None:
+        await asyncio.sleep(9)
+        done.append(message.body)
+
+    send(source, "a", 5)
+    async with Fleet(source, visibility_timeout_seconds=6).running(handle):
+        await asyncio.sleep(1)
+        show(1, 4)
+        await asyncio.sleep(7.8)
+        show(2, 3)
+        source.faults.slow("delete", 0.2, times=1, after=True)
+        await asyncio.sleep(120)
+    assert done == [f"a-{number}" for number in range(5)]
