@@ -24,6 +24,7 @@ _ASKED_FOR = {
     "strict": "needs LocalStack, which is large and not installed by `make setup`",
     "postgres": "needs PostgreSQL, which comes from the system's packages (apt-get install postgresql)",
     "export": "needs cfn-lint and python-hcl2, which are large and not installed by `make setup`",
+    "extended_client": "needs amazon-sqs-extended-client, which only a comparison needs",
     "terraform": "needs Terraform and its provider hashicorp/aws, which only some machines have or can get",
     "helm": "needs Helm and the schemas of Kubernetes, which `make helm-test` fetches",
     "compose": "needs a Docker engine, or root and Debian's packages to start one, and gigabytes for images",

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     )
     from worker.message import Lease, Message
     from worker.middleware import CallNext, Middleware
+    from worker.objects import S3Pointer
     from worker.outcome import Ack, DeadLetter, Outcome, Retry
-    from worker.publisher import Outgoing, Publisher, PublishError, PublishManyError
+    from worker.publisher import LargePayloads, Outgoing, Publisher, PublishError, PublishManyError
     from worker.router import Batch, ContractError, Router
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "ContractError",
     "DeadLetter",
     "InvalidPayloadError",
+    "LargePayloads",
     "Lease",
     "LeaseLostError",
     "LongshoreError",
@@ -44,6 +46,7 @@ __all__ = [
     "Publisher",
     "Retry",
     "Router",
+    "S3Pointer",
     "TransientError",
     "UsageError",
 ]
@@ -60,8 +63,9 @@ _HOMES: Final = {
     ),
     "worker.message": ("Lease", "Message"),
     "worker.middleware": ("CallNext", "Middleware"),
+    "worker.objects": ("S3Pointer",),
     "worker.outcome": ("Ack", "DeadLetter", "Outcome", "Retry"),
-    "worker.publisher": ("Outgoing", "PublishError", "PublishManyError", "Publisher"),
+    "worker.publisher": ("LargePayloads", "Outgoing", "PublishError", "PublishManyError", "Publisher"),
     "worker.router": ("Batch", "ContractError", "Router"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}

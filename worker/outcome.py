@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-__all__ = ["Abandon", "Ack", "DeadLetter", "Fate", "Outcome", "Release", "Retry"]
+__all__ = ["Abandon", "Ack", "DeadLetter", "Expired", "Fate", "Outcome", "Release", "Retry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,11 @@ class Release:
 
     after: float = 0
     """Seconds until others may receive it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired(Ack):
+    """The message came too late for its own `expires_at`: it is deleted, and was not run."""
 
 
 @dataclass(frozen=True, slots=True)

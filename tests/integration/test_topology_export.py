@@ -29,7 +29,7 @@ FLEET = """\
 service: shop
 aws: {{region: us-east-1}}
 topics:
-  {events}: {{tags: {{team: "shop ${{x}} \\"y\\""}}}}
+  {events}: {{tags: {{team: "shop ${{x}} \\"y\\""}}, large_payloads: {{bucket: {events}-payloads}}}}
   {refunds}: {{external: true}}
   {payments}: {{external: true}}
 defaults:

@@ -22,7 +22,7 @@ PYTHON = Path(__file__).parents[2] / ".venv-localstack" / "bin" / "python"
 _HOST = "127.0.0.1"
 _REGION = "us-east-1"
 _CREDENTIALS = Credentials("longshore-strict", "longshore-strict")
-_SERVICES = ("cloudwatch", "sns", "sqs", "sts")
+_SERVICES = ("cloudwatch", "s3", "sns", "sqs", "sts")
 _START_SECONDS = 90.0
 _BACKLOG = 1024
 _LOG_LINES = 5
@@ -33,7 +33,7 @@ class LocalStackError(Exception):
 
 
 class LocalStack:
-    """SQS, SNS, CloudWatch and STS in memory, stricter than the embedded AWS about SQS; a context manager.
+    """SQS, SNS, S3, CloudWatch and STS in memory, stricter than the embedded AWS about SQS; a context manager.
 
     It listens on loopback only, on a port the system picks, writes `localstack.log` and everything else into `folder`,
     reads nothing of the user's environment, calls nobody, and ends with its parent, also when that is killed.

@@ -23,3 +23,12 @@ def test_no_limit_or_enough_of_it_is_no_warning(tmp_path: Path, text: str) -> No
     limit = tmp_path / "memory.max"
     limit.write_text(text)
     assert memory_warning(10, [tmp_path / "missing", limit]) is None
+
+
+def test_payloads_from_s3_count_too(tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text(f"{256 << 20}\n")
+    assert memory_warning(10, [limit], payload_bytes=10 << 20) is None
+    warning = memory_warning(10, [limit], payload_bytes=100 << 20)
+    assert warning is not None
+    assert "415 MiB" in warning

@@ -245,7 +245,7 @@ def test_a_snapshot_says_the_same_as_a_scrape_and_fits_json(metrics: Metrics, cl
     after = orjson.loads(orjson.dumps(metrics.snapshot()))[QUEUE]
     assert after == queue.snapshot()
     assert (after["received"], after["in_hand"], after["handled"], after["api_calls"]) == (3, 1, 2, 1)
-    assert after["settled"] == {"ack": 2, "retry": 0, "dead_letter": 0, "release": 0, "abandon": 0}
+    assert after["settled"] == {"ack": 2, "retry": 0, "dead_letter": 0, "release": 0, "abandon": 0, "expired": 0}
     assert after["slots"] == {"size": 4, "in_use": 0}
     assert after["messages"] == {"visible": 8, "in_flight": 1, "delayed": 0}
     assert (after["dead_letters"], after["ready"], after["seconds_since_last_message"]) == (2, True, 9)

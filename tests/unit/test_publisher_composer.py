@@ -4,7 +4,7 @@ import json
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, TypedDict
 from uuid import UUID
@@ -100,7 +100,7 @@ def test_group_and_deduplication_go_along() -> None:
 @pytest.mark.parametrize("given", [{}, {"n": 1}, {"b": b"123"}])
 def test_the_size_is_what_sns_counts(given: Mapping[str, Any]) -> None:
     """Bytes of the body and of each attribute's name, type and value."""
-    publication, size_bytes = compose({"name": "Ærø"}, attributes={**given, "city": "Köln"})
+    publication, size_bytes, _ = compose({"name": "Ærø"}, attributes={**given, "city": "Köln"})
     assert size_bytes == message_bytes(Copy(publication.body, publication.attributes))
 
 
@@ -109,7 +109,7 @@ def test_a_message_over_the_limit_is_refused_before_the_call() -> None:
     assert compose("x" * (spare + 1)).size_bytes == 262_144
     assert complaint("x" * (spare + 2)) == (
         "order.created was not published: it is 262,145 bytes with its attributes, but orders takes at most 262,144: "
-        "publish a reference instead, such as the key of an object in S3"
+        "publish a reference instead, such as the key of an object in S3, or let the publisher do it (large_payloads)"
     )
 
 
@@ -285,3 +285,42 @@ async def test_the_memory_topic_keeps_what_was_published() -> None:
     assert topic.published == [("order.created", {"order_id": "o-1"}), ("order.noted", "text")]
     assert topic.calls == [1, 1, 1, 1, 1]
     assert topic.publications[0].group_id == "g"
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(2027, 1, 1, tzinfo=UTC),
+        datetime(2027, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))),
+        1798761600,
+        1798761600.0,
+    ],
+)
+def test_an_event_may_say_until_when_it_is_worth_handling(moment: Any) -> None:
+    attributes = compose({}, expires_at=moment).publication.attributes
+    assert attributes["expires_at"] == Attribute("String", "2027-01-01T00:00:00.000+00:00")
+
+
+@pytest.mark.parametrize(
+    ("moment", "sentence"),
+    [
+        (datetime(2027, 1, 1), "expires_at has no time zone: write"),  # noqa: DTZ001 - the mistake
+        ("2027-01-01", "expires_at is of type str, but must be a datetime or Unix seconds"),
+        (True, "expires_at is of type bool"),
+        (float("nan"), "expires_at is no time"),
+        (1e300, "expires_at is no time"),
+    ],
+)
+def test_a_time_that_is_none_is_refused(moment: Any, sentence: str) -> None:
+    assert sentence in complaint({}, expires_at=moment)
+
+
+def test_an_expiry_is_one_of_the_ten_attributes() -> None:
+    seven = {f"a{number}": "x" for number in range(7)}
+    assert len(compose({}, attributes=seven, expires_at=1).publication.attributes) == 10
+    assert "at most 7 may go with event_type and published_at and expires_at" in complaint(
+        {}, attributes=seven | {"more": "x"}, expires_at=1
+    )
+    assert "the attribute expires_at is written by the publisher" in complaint(
+        {}, attributes={"expires_at": "x"}, expires_at=1
+    )

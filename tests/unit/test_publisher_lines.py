@@ -4,6 +4,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -27,6 +28,11 @@ from worker.publisher.lines import LineError, read_line, read_payload
             '{"event_type": "a.done", "data": [], "attributes": {"c": "DE", "n": 3, "t": 1.50}, "group_id": "g", "deduplication_id": "d"}',
             Outgoing("a.done", [], {"c": "DE", "n": 3, "t": Decimal("1.5")}, "g", "d"),
         ),
+        (
+            '{"event": "a.done", "data": 1, "expires_at": "2027-01-01T00:00:00Z"}',
+            Outgoing("a.done", 1, expires_at=datetime(2027, 1, 1, tzinfo=UTC)),
+        ),
+        ('{"event": "a.done", "data": 1, "expires_at": 1798761600}', Outgoing("a.done", 1, expires_at=1798761600)),
         (
             ' {"event":"order.created","amount":9.90} \r',
             Outgoing("order.created", '{"event":"order.created","amount":9.90}'),
@@ -57,6 +63,10 @@ def test_what_a_line_says_wins() -> None:
     ("text", "complaint"),
     [
         ("secret", "is not JSON (Expecting value, at character 1)"),
+        (
+            '{"event": "a.done", "data": 1, "expires_at": "soon"}',
+            "has an expires_at that is no time: write 2027-01-01T00:00:00Z, or Unix seconds",
+        ),
         ("", "is not JSON (Expecting value, at character 1)"),
         ('{"a": NaN}', "is not JSON (NaN, Infinity and numbers of thousands of digits are none)"),
         ("1" * 5000, "is not JSON (NaN, Infinity and numbers of thousands of digits are none)"),
@@ -76,7 +86,7 @@ def test_what_a_line_says_wins() -> None:
         ),
         (
             '{"event": "a.done", "data": 1, "zzz": {}}',
-            "has a key beside data that says nothing about an event (zzz): allowed are event_type, event, data, attributes, group_id, deduplication_id",
+            "has a key beside data that says nothing about an event (zzz): allowed are event_type, event, data, attributes, group_id, deduplication_id, expires_at",
         ),
         (
             '{"event": "a.done", "event_type": "b.done", "data": 1}',

@@ -1,6 +1,7 @@
 """One AWS client with its own connection pool: calls with a deadline, errors translated, rebuilt when it is stuck."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -63,13 +64,21 @@ class Channel:
             if self._current is None:
                 self._current = await self._build()
 
-    async def call(self, operation: str, *, deadline: float = CALL_DEADLINE_SECONDS, **parameters: Any) -> Any:
+    async def call(
+        self,
+        operation: str,
+        *,
+        deadline: float = CALL_DEADLINE_SECONDS,
+        read: Callable[[Any], Awaitable[Any]] | None = None,
+        **parameters: Any,
+    ) -> Any:
         """Call `operation` (as boto names it: `receive_message`) and return the parsed answer.
 
-        `deadline` is in seconds. Raises `SourceError` and nothing else.
+        `deadline` is in seconds. `read` is for an answer that is a stream: what it returns is the answer then, and the
+        deadline is for both. Raises `SourceError` and nothing else.
         """
         try:
-            answer = await within(self._send(operation, parameters), deadline)
+            answer = await within(self._send(operation, parameters, read), deadline)
         except DeadlineExceededError:
             self.deadline_hits += 1
             self._misses += 1
@@ -92,11 +101,14 @@ class Channel:
         if self._closing:
             await asyncio.wait(self._closing)
 
-    async def _send(self, operation: str, parameters: dict[str, Any]) -> Any:
+    async def _send(
+        self, operation: str, parameters: dict[str, Any], read: Callable[[Any], Awaitable[Any]] | None
+    ) -> Any:
         used = await self._ready()
         used.calls += 1
         try:
-            return await getattr(used.client, operation)(**parameters)
+            answer = await getattr(used.client, operation)(**parameters)
+            return answer if read is None else await read(answer)
         finally:
             used.calls -= 1
             self._close_if_idle(used)

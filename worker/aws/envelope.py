@@ -13,7 +13,7 @@ from worker.aws.bodies import Wrapped, may_wrap, unwrapped
 from worker.errors import InvalidPayloadError
 from worker.message import Received
 
-__all__ = ["Decoded", "Envelope", "decode"]
+__all__ = ["Decoded", "Envelope", "decode", "with_payload"]
 
 Envelope = Literal["auto", "sns", "raw"]
 """`sns`: every body is an SNS notification; `raw`: none is; `auto`: told by shape."""
@@ -56,6 +56,11 @@ def decode(received: Received, envelope: Envelope) -> Decoded:
         if envelope == "sns":
             raise InvalidPayloadError(_why_no_notification(parsed))
     return _decoded(body, attributes, parsed=parsed)
+
+
+def with_payload(decoded: Decoded, text: str) -> Decoded:
+    """Return the message as it would be had `text` stood in it, instead of a pointer to it."""
+    return _decoded(text, decoded.attributes, published_at=decoded.published_at)
 
 
 def _decoded(

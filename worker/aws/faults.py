@@ -42,7 +42,17 @@ _DENIED = frozenset(
         "UnauthorizedOperation",
     }
 )
-_MISSING = frozenset({"NonExistentQueue", "NotFound", "NotFoundException", "QueueDoesNotExist", "ResourceNotFound"})
+_MISSING = frozenset(
+    {
+        "NoSuchBucket",
+        "NoSuchKey",
+        "NonExistentQueue",
+        "NotFound",
+        "NotFoundException",
+        "QueueDoesNotExist",
+        "ResourceNotFound",
+    }
+)
 _EXPIRED = frozenset(
     {
         "ExpiredToken",

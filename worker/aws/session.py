@@ -142,6 +142,8 @@ class AwsClients:
             connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             read_timeout=read_timeout_seconds,
             max_pool_connections=connections,
+            # An endpoint of one's own seldom has a host name for each bucket.
+            s3={"addressing_style": "path"} if self._access.endpoint_for(service) else None,
         )
         used: AioSession | None = None
 

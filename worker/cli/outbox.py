@@ -35,7 +35,7 @@ def outbox(
     from worker.telemetry import logs
 
     logs.configure("json", "info")
-    addresses = {name: choose_topic(name, config) for name in topic}
+    addresses = {name: choose_topic(name, config)[:2] for name in topic}
     raise typer.Exit(asyncio.run(_run(database, addresses, is_once=once)))
 
 

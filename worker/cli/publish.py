@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # what it needs is imported when it runs
     from worker.cli.publish_input import Input, Line
     from worker.cli.publish_sending import Sending
     from worker.publisher import Outgoing, Publisher
-    from worker.settings import AwsSettings
+    from worker.settings import AwsSettings, OffloadSettings
 
 __all__ = ["choose_topic", "publish"]
 
@@ -99,8 +99,8 @@ class _Wish:
         return line.read(self.event_type, self.group_id)
 
 
-def choose_topic(topic: str | None, config: Path | None) -> "tuple[str, AwsSettings | None]":
-    """Return the topic's address and where AWS is; a topic that is named needs no fleet file."""
+def choose_topic(topic: str | None, config: Path | None) -> "tuple[str, AwsSettings | None, OffloadSettings | None]":
+    """Return the topic's address, where AWS is, and where its large payloads go; a topic that is named needs no fleet file."""
     from worker.errors import ConfigError
     from worker.settings import load
 
@@ -113,26 +113,29 @@ def choose_topic(topic: str | None, config: Path | None) -> "tuple[str, AwsSetti
             raise ConfigError(
                 "no topic is named, and there is no fleet file to take it from: name one with --topic"
             ) from None
-        return topic, None
-    known = {name: one.address for name, one in settings.topics.items()}
+        return topic, None, None
+    known = settings.topics
     if topic is None:
         if len(known) == 1:
-            return next(iter(known.values())), settings.aws
+            (only,) = known.values()
+            return only.address, settings.aws, only.large_payloads
         names = f"has the topics {', '.join(known)}" if known else "has no topics"
         raise ConfigError(f"the fleet file {names}: name the one to publish to with --topic")
-    if topic in known or topic.startswith("arn:"):
-        return known.get(topic, topic), settings.aws
+    if topic in known:
+        return known[topic].address, settings.aws, known[topic].large_payloads
+    if topic.startswith("arn:"):
+        return topic, settings.aws, None
     nearest = get_close_matches(topic, known, n=1)
     allowed = f"; allowed are {', '.join(known)}, or an ARN" if known else "; give its ARN, or declare it in topics"
     advice = f"; did you mean {nearest[0]}?" if nearest else allowed
     raise ConfigError(f"--topic {topic} is not a topic of the fleet file{advice}")
 
 
-def _run(wish: _Wish, topic: str, aws: "AwsSettings | None") -> int:
+def _run(wish: _Wish, topic: str, aws: "AwsSettings | None", large: "OffloadSettings | None") -> int:
     from worker.publisher import Publisher
     from worker.telemetry import logs
 
-    publisher = Publisher(topic, aws=aws, patience_seconds=PATIENCE_SECONDS)
+    publisher = Publisher(topic, aws=aws, patience_seconds=PATIENCE_SECONDS, large_payloads=large)
     logs.configure("console", "warning", _Stderr())  # type: ignore[arg-type]  # all that it uses of a stream
     try:
         if wish.file is None:

@@ -4,23 +4,30 @@ import asyncio
 import random
 from collections.abc import Awaitable, Coroutine, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from worker.aws.envelope import Decoded, decode
+from worker.aws.pointers import pointer_in
 from worker.engine.batches import Batches
 from worker.engine.calls import Call, Calls
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
+from worker.engine.expiry import expires_at
 from worker.engine.happened import classify, interrupted, sound
+from worker.engine.large_payloads import LargePayloads
 from worker.engine.room import Room
 from worker.engine.verdict import Tries
 from worker.message import Message
-from worker.outcome import Ack, DeadLetter, Fate, Outcome, Release, Retry
+from worker.objects import S3Pointer
+from worker.outcome import Ack, DeadLetter, Expired, Fate, Outcome, Release, Retry
 from worker.router import Route, Router
 
 __all__ = ["Executor"]
 
+T = TypeVar("T")
+
 SUSPECTED_CRASHER = "suspected crasher"
+EXPIRED = "too late: its expires_at has passed"
 LATE_JITTER_SECONDS = 5.0
 """Spread of what a draining worker gives back, so that a draining fleet does not pass one message round."""
 
@@ -30,6 +37,15 @@ class _Prepared(NamedTuple):
 
     route: Route
     message: Message[Any]
+    expires_at: float | None
+    """Unix time from which on it is not worth handling."""
+
+
+class _Elsewhere(NamedTuple):
+    """A message whose payload has to be fetched first."""
+
+    decoded: Decoded
+    pointer: S3Pointer
 
 
 class Executor:
@@ -45,6 +61,7 @@ class Executor:
         self._router = router
         self._room = room
         self._state = state
+        self._large_payloads = LargePayloads(context)
         self._calls = Calls(context, room.pace)
         self._batches = {route: Batches(route, self._calls, room) for route in router.routes if route.batch is not None}
 
@@ -54,6 +71,8 @@ class Executor:
         Raises only when the task is cancelled from outside.
         """
         prepared = self._prepare(delivery)
+        if isinstance(prepared, _Elsewhere):
+            prepared = await self._fetched(delivery, prepared)
         if not isinstance(prepared, _Prepared):
             return prepared
         return await self._run(delivery, prepared)
@@ -63,6 +82,8 @@ class Executor:
         together: list[tuple[Delivery, _Prepared]] = []
         for delivery in lane:
             prepared = self._prepare(delivery)
+            if isinstance(prepared, _Elsewhere):
+                prepared = await self._fetched(delivery, prepared)
             if not isinstance(prepared, _Prepared):
                 if not together:
                     return [prepared]
@@ -88,11 +109,18 @@ class Executor:
         """Return the 95th percentile of the handler's last hundred runs; 0 when it has none."""
         return self._calls.p95_seconds(handler)
 
-    def _prepare(self, delivery: Delivery) -> "_Prepared | Fate":
+    def _prepare(self, delivery: Delivery, decoded: Decoded | None = None) -> "_Prepared | _Elsewhere | Fate":
+        """Get a message ready for its handler; `decoded` is given once its payload was fetched."""
         try:
-            decoded = decode(delivery.received, self._context.settings.envelope)
+            decoded = decoded or decode(delivery.received, self._context.settings.envelope)
             delivery.event_type = decoded.event_type
+            moment = expires_at(decoded, self._context.settings.expires_at_key)
+            if self._is_past(moment):
+                return self._expired()
+            pointer = pointer_in(decoded.body, decoded.attributes)
             route = self._router.resolve(decoded.event_type)
+            if pointer is not None and decoded.event_type is None and (route is None or not route.takes_pointers):
+                return _Elsewhere(decoded, pointer)  # the type stands there, too
             if route is None:
                 return self._unknown(decoded.event_type)
             delivery.handler = route.name
@@ -101,27 +129,40 @@ class Executor:
                 return DeadLetter(SUSPECTED_CRASHER)
             if self._comes_too_late(delivery, route):
                 return Release(0 if self._context.settings.is_fifo else random.uniform(0, LATE_JITTER_SECONDS))
-            return _Prepared(route, self._message(delivery, decoded, route.event_of(decoded)))
+            if pointer is not None and not route.takes_pointers:
+                return _Elsewhere(decoded, pointer)
+            return _Prepared(route, self._message(delivery, decoded, route.event_of(decoded)), moment)
         except BaseException as error:  # noqa: BLE001  # a validator of the user's may raise anything
             return classify(error)
 
     async def _run(self, delivery: Delivery, prepared: _Prepared) -> Fate | None:
-        """Return how the handler ended; a cancellation from outside is passed on to it and raised once it has ended."""
-        route, message = prepared
-        batches = self._batches.get(route)
+        batches = self._batches.get(prepared.route)
         attempt: Coroutine[Any, Any, Fate | None]
-        attempt = self._attempt(delivery, route, message) if batches is None else batches.attempt(delivery, message)
-        task = asyncio.create_task(attempt, name=f"handler-{route.name}")
-        fate: Fate | None
-        try:
-            fate = await task
-        except asyncio.CancelledError as error:
-            fate = classify(error)
-        if (outer := asyncio.current_task()) is not None and outer.cancelling():
-            raise asyncio.CancelledError
-        return fate
+        attempt = self._attempt(delivery, prepared) if batches is None else batches.attempt(delivery, prepared.message)
+        return await _in_a_task(attempt, f"handler-{prepared.route.name}")
 
-    async def _attempt(self, delivery: Delivery, route: Route, message: Message[Any]) -> Fate:
+    async def _fetched(self, delivery: Delivery, elsewhere: _Elsewhere) -> _Prepared | Fate:
+        """Return the message with its large payload, fetched while its lease is kept, unless something ended that."""
+        got = await _in_a_task(self._fetch(delivery, elsewhere), f"fetch-{self._context.queue}")
+        if not isinstance(got, Decoded):
+            return got
+        prepared = self._prepare(delivery, got)
+        assert not isinstance(prepared, _Elsewhere)  # noqa: S101  # what was fetched is no pointer: it lacks the attribute
+        return prepared
+
+    async def _fetch(self, delivery: Delivery, elsewhere: _Elsewhere) -> Decoded | Fate:
+        got: Decoded | Fate = Release()
+        try:
+            if delivery.begin():
+                got = await self._large_payloads.fetch(*elsewhere)
+        except BaseException as error:  # noqa: BLE001  # what becomes of it is for one place to say
+            got = classify(error)
+        finally:
+            delivery.end()
+        return got if delivery.cause is None else interrupted(delivery.cause, has_run=False)
+
+    async def _attempt(self, delivery: Delivery, prepared: _Prepared) -> Fate:
+        route, message, moment = prepared
         call = Call(self._calls, route.name)
         timeout = route.timeout_seconds or self._context.settings.handler_timeout_seconds
         happened: Fate = Release()
@@ -129,9 +170,12 @@ class Executor:
         try:
             if delivery.begin():
                 async with self._room.turn():
-                    call.start()
-                    call.take(delivery, message)
-                    happened = sound(await _limited(delivery, timeout, route.call(message)))
+                    if self._is_past(moment):  # it has waited for its turn
+                        happened = self._expired()
+                    else:
+                        call.start()
+                        call.take(delivery, message)
+                        happened = sound(await _limited(delivery, timeout, route.call(message)))
         except BaseException as error:  # noqa: BLE001  # a handler may raise anything
             happened = classify(error)
         finally:
@@ -156,6 +200,12 @@ class Executor:
             lease=delivery.lease,
             state=self._state,
         )
+
+    def _is_past(self, moment: float | None) -> bool:
+        return moment is not None and self._context.clock.wall() >= moment
+
+    def _expired(self) -> Fate:
+        return DeadLetter(EXPIRED) if self._context.settings.expired == "dead_letter" else Expired(EXPIRED)
 
     def _unknown(self, event_type: str | None) -> Fate:
         reason = "message without an event type" if event_type is None else f"unknown event type {event_type[:200]!r}"
@@ -187,6 +237,18 @@ class Executor:
         if drain_ends_at is None or self._context.rules.is_last_receive(delivery.received):
             return False
         return self._context.clock.now() + self.p95_seconds(route.name) > drain_ends_at
+
+
+async def _in_a_task(work: Coroutine[Any, Any, T], name: str) -> T | Fate:
+    """Return how the work ended; a cancellation from outside is passed on to it and raised once it has ended."""
+    ended: T | Fate
+    try:
+        ended = await asyncio.create_task(work, name=name)
+    except asyncio.CancelledError as error:
+        ended = classify(error)
+    if (outer := asyncio.current_task()) is not None and outer.cancelling():
+        raise asyncio.CancelledError
+    return ended
 
 
 async def _limited(delivery: Delivery, timeout_seconds: float | None, call: Awaitable[Outcome]) -> Outcome:

@@ -11,11 +11,12 @@ import structlog
 from worker.engine.breaker import Blame, Breaker, lies_downstream
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
+from worker.engine.large_payloads import LargePayloads
 from worker.engine.memory import AttemptMemory
 from worker.engine.pace import SteadyPace
 from worker.engine.stages import Stages
 from worker.engine.verdict import Tries
-from worker.outcome import Abandon, Ack, DeadLetter, Fate, Release, Retry
+from worker.outcome import Abandon, Ack, DeadLetter, Expired, Fate, Release, Retry
 
 __all__ = ["Passage"]
 
@@ -38,6 +39,7 @@ class Passage:
         self._breaker = breaker
         self._pace = pace
         self._is_fifo = context.settings.is_fifo
+        self._large_payloads = LargePayloads(context)
         self.attempts = AttemptMemory(context.clock)
 
     async def take(self, delivery: Delivery) -> None:
@@ -49,7 +51,7 @@ class Passage:
                 break
             happened = await self._executor.execute(delivery)
             if isinstance(happened, Ack):  # the way of almost every message
-                self._breaker.succeeded(delivery)
+                self._ended_well(delivery, happened)
                 fate = happened
             elif happened is not None:
                 fate = await self._judge(delivery, happened)
@@ -66,10 +68,11 @@ class Passage:
         if self._breaker.keeps(head) and not await self._may_stay(head):
             return [(head, await self.settle(head, self._given_back(head, None)))]
         happened = await self._executor.execute_together(lane)
-        acked = _leading(happened)
-        for delivery in lane[:acked]:
-            self._breaker.succeeded(delivery)
-        settled = await self._settle_done(lane[:acked])
+        acks = _leading(happened)
+        acked = len(acks)
+        for delivery, ack in zip(lane, acks, strict=False):
+            self._ended_well(delivery, ack)
+        settled = await self._settle_done(lane[:acked], acks)
         ended = list(zip(lane[:acked], settled, strict=True))
         if acked < len(happened) and all(each is None for each in settled):
             delivery, what = lane[acked], happened[acked]
@@ -91,7 +94,11 @@ class Passage:
         match done:
             case Ack() | DeadLetter():
                 self.attempts.forget(delivery.received.id)
-                return 0 if delivery.received.id in self._settlement.done else None
+                if delivery.received.id in self._settlement.done:
+                    return 0
+                if isinstance(done, Ack):  # the copy of a dead letter still points to its payload
+                    await self._large_payloads.deleted(delivery.received)
+                return None
             case Retry() | Release():
                 self.attempts.ended(delivery.received.id, delivery.failures, delivery.receives)
                 return done.after or 0
@@ -99,11 +106,11 @@ class Passage:
                 self.attempts.ended(delivery.received.id, delivery.failures, delivery.receives)
                 return 0
 
-    async def _settle_done(self, deliveries: Sequence[Delivery]) -> list[float | None]:
+    async def _settle_done(self, deliveries: Sequence[Delivery], acks: Sequence[Ack]) -> list[float | None]:
         """Settle what is done; several at once, and one by itself without a task more."""
         if len(deliveries) == 1:
-            return [await self.settle(deliveries[0], Ack())]
-        return await asyncio.gather(*(self.settle(delivery, Ack()) for delivery in deliveries))
+            return [await self.settle(deliveries[0], acks[0])]
+        return await asyncio.gather(*map(self.settle, deliveries, acks))
 
     async def return_behind(self, delivery: Delivery, seconds: float) -> None:
         """Give back a message that waits behind the head of its FIFO group, hidden as long as that."""
@@ -134,7 +141,8 @@ class Passage:
     async def _judge_failure(self, delivery: Delivery, failure: Retry) -> Fate | None:
         """Return what becomes of a failed message; what fails while it is held by the breaker has had no attempt."""
         was_held = self._breaker.holds
-        has_run = delivery.handler is not None  # else no handler takes it, which says nothing and heals elsewhere
+        # Else no handler takes it, which says nothing and heals elsewhere; what could not be fetched from S3 has an error.
+        has_run = delivery.handler is not None or failure.error is not None
         is_suspicious = has_run and lies_downstream(failure, delivery.company)
         if is_suspicious:
             self._breaker.failed(delivery)
@@ -213,8 +221,17 @@ class Passage:
     def _report_stay(self, delivery: Delivery, failure: Retry, event: str) -> None:
         log.warning(event, queue=self._context.queue, reason=failure.reason, after_seconds=failure.after, exc_info=failure.error, **delivery.log_fields)  # fmt: skip
 
+    def _ended_well(self, delivery: Delivery, ack: Ack) -> None:
+        """Tell the breaker; what came too late to be run says nothing of what its handler depends on."""
+        if isinstance(ack, Expired):
+            self._breaker.passed(delivery)
+        else:
+            self._breaker.succeeded(delivery)
+
     def _count(self, fate: Fate) -> None:
         match fate:
+            case Expired():
+                self._context.metrics.settled("expired")
             case Ack():
                 self._context.metrics.settled("ack")
             case Retry():
@@ -228,6 +245,8 @@ class Passage:
 
     def _report(self, delivery: Delivery, fate: Fate) -> None:
         match fate:
+            case Expired():
+                log.info("expired: deleted without being run", queue=self._context.queue, **delivery.log_fields)
             case Retry(after=delay, reason=reason, error=error):
                 log.warning("retry", queue=self._context.queue, reason=reason, after_seconds=delay, exc_info=error, **delivery.log_fields)  # fmt: skip
             case DeadLetter(reason=reason, error=error):
@@ -236,9 +255,11 @@ class Passage:
                 pass
 
 
-def _leading(happened: Sequence[Fate | None]) -> int:
-    """Return how many from the first on are done."""
-    count = 0
-    while count < len(happened) and isinstance(happened[count], Ack):
-        count += 1
-    return count
+def _leading(happened: Sequence[Fate | None]) -> list[Ack]:
+    """Return what is done, from the first on."""
+    acks: list[Ack] = []
+    for fate in happened:
+        if not isinstance(fate, Ack):
+            break
+        acks.append(fate)
+    return acks

@@ -9,15 +9,20 @@ LIMIT_FILES = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/me
 """Where Linux tells a container its limit: cgroup v2, then v1."""
 
 BASE_BYTES = 85 * 2**20
-MESSAGE_BYTES = 3 * 2**20
-"""A message of 1 MiB (SQS's limit) as it is received, decoded and validated."""
+COPIES = 3
+"""A message as it is received, decoded and validated."""
+MESSAGE_BYTES = COPIES * 2**20
+"""Of a message of 1 MiB, SQS's limit."""
 UNLIMITED_BYTES = 2**60
 
 
-def memory_warning(messages: int, limit_files: Sequence[Path] = LIMIT_FILES) -> str | None:
-    """Return a sentence when that many of the largest messages would not fit; `None` when they do or no limit is known."""
+def memory_warning(messages: int, limit_files: Sequence[Path] = LIMIT_FILES, *, payload_bytes: int = 0) -> str | None:
+    """Return a sentence when that many of the largest messages would not fit; `None` when they do or no limit is known.
+
+    `payload_bytes` is what payloads from S3 may add, all together.
+    """
     limit = _limit_bytes(limit_files)
-    needed = BASE_BYTES + MESSAGE_BYTES * messages
+    needed = BASE_BYTES + MESSAGE_BYTES * messages + COPIES * payload_bytes
     if limit is None or needed <= limit:
         return None
     return (

@@ -12,6 +12,7 @@ from importlib import metadata
 
 import structlog
 
+from worker.aws.s3 import S3Objects
 from worker.aws.session import AwsAccess, AwsClients
 from worker.aws.sqs import SqsSource
 from worker.engine.receiver import max_loops
@@ -30,6 +31,8 @@ __all__ = ["Process", "aws_access", "load_routers", "open_clients", "sqs_source"
 LAST_RESORT_SECONDS = 0.5
 MOST_SETTLING = 1000
 """Messages of one queue, ten a call, beyond which settlements may wait for a connection."""
+MOST_FETCHING = 50
+"""Large payloads that are fetched at once; no connection is opened before there is one."""
 
 log = structlog.get_logger("process")
 
@@ -99,12 +102,14 @@ class Process:
                 await stack.enter_async_context(server)
                 rooms = [places(self.settings.queues[name], router) for name, router in self._routers.items()]
                 clients = await stack.enter_async_context(open_clients(rooms, self._access))
+                objects = S3Objects(clients, connections=min(sum(rooms), MOST_FETCHING))
+                stack.push_async_callback(objects.close)
                 stack.enter_context(_Signals(self._told_to_stop))
                 log.info("started", service=self.settings.service, queues=list(self._routers), status=_url(self.settings.server.host, server.port))  # fmt: skip
                 started(server.port)
                 stack.enter_context(self._watchdog())
                 self._consuming = asyncio.ensure_future(
-                    self.supervisor.run(lambda queue, verbs: sqs_source(clients, queue, verbs))
+                    self.supervisor.run(lambda queue, verbs: sqs_source(clients, queue, verbs), objects)
                 )
                 return await self._consuming
         except asyncio.CancelledError:

@@ -16,6 +16,7 @@ from worker.fleet.health import Health
 from worker.fleet.lifespans import lifespan
 from worker.fleet.memory_limit import memory_warning
 from worker.fleet.state import State
+from worker.objects import Objects
 from worker.router import Router
 from worker.settings import FleetSettings, QueueSettings
 from worker.source import Source
@@ -74,8 +75,8 @@ class Supervisor:
         """Messages whose handlers still run although the drain has ended."""
         return sum(consumer.in_hand for consumer in self.consumers.values())
 
-    async def run(self, open_source: OpenSource) -> int:
-        """Consume until drained; return the exit status."""
+    async def run(self, open_source: OpenSource, objects: Objects | None = None) -> int:
+        """Consume until drained; return the exit status. `objects` is for queues that name buckets of large payloads."""
         for warning in self.warnings:
             log.warning("the fleet file may hurt", warning=warning)
         async with AsyncExitStack() as stack:
@@ -88,6 +89,7 @@ class Supervisor:
             cap = asyncio.Semaphore(self.settings.max_running_handlers) if self.settings.max_running_handlers else None
             for name, router in self._routers.items():
                 context = self._context(self.settings.queues[name], router, open_source, state)
+                context.objects = objects
                 stack.push_async_callback(context.source.close)
                 stack.callback(context.journal.close)
                 self.consumers[name] = Consumer(context, router, state=states[router], cap=cap)
@@ -180,6 +182,9 @@ class Supervisor:
 
 
 def _warnings(settings: FleetSettings, routers: Mapping[str, Router]) -> list[str]:
-    memory = memory_warning(sum(most_in_hand(settings.queues[name], router) for name, router in routers.items()))
+    in_hand = {name: most_in_hand(settings.queues[name], router) for name, router in routers.items()}
+    large = {name: queue.large_payloads for name, queue in settings.queues.items()}
+    payload_bytes = sum(count * large[name].max_bytes for name, count in in_hand.items() if large[name].buckets)
+    memory = memory_warning(sum(in_hand.values()), payload_bytes=payload_bytes)
     unfit = [sentence for name, router in routers.items() for sentence in misfits(settings.queues[name], router)]
     return [*settings.warnings, *unfit, *([memory] if memory else [])]

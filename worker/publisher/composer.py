@@ -1,22 +1,27 @@
 """From an event to what is sent: JSON, attributes, and the sentences for what SNS or a subscribed queue would refuse."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import pydantic_core
 
+from worker.aws.pointers import pointer_body, size_attribute
 from worker.message import Attribute
+from worker.objects import S3Pointer
 from worker.publisher.advice import Advice
 from worker.publisher.errors import PublishError, refused
 from worker.publisher.topic import Publication
 
-__all__ = ["MAX_ATTRIBUTES", "MAX_BYTES", "AttributeValue", "Composed", "Composer", "Outgoing"]
+__all__ = ["MAX_ATTRIBUTES", "MAX_BYTES", "AttributeValue", "Composed", "Composer", "Moment", "Outgoing"]
 
 AttributeValue: TypeAlias = str | int | Decimal | bytes
 """What an attribute may be: text, a number, or bytes."""
+Moment: TypeAlias = datetime | int | float
+"""A time with its time zone, or Unix seconds."""
 
 MAX_BYTES: Final = 262_144
 """What a topic takes in one call, bodies and attributes of all its messages together, unless its attribute
@@ -25,7 +30,6 @@ MAX_ATTRIBUTES: Final = 10
 """With more, SNS cannot deliver a message raw to SQS, and drops it
 (docs.aws.amazon.com/sns/latest/dg/sns-message-attributes.html)."""
 
-_OURS: Final = ("event_type", "published_at")
 _KINDS: Final = "str, int, Decimal or bytes"
 _ATTRIBUTE_NAME: Final = re.compile(r"(?!(?:aws|amazon)\.)[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*", re.IGNORECASE)
 _MAX_NAME_CHARACTERS: Final = 256
@@ -44,6 +48,8 @@ class Outgoing(NamedTuple):
     attributes: Mapping[str, AttributeValue] | None = None
     group_id: str | None = None
     deduplication_id: str | None = None
+    expires_at: Moment | None = None
+    """From when on handling it is too late: consumers then skip it."""
 
 
 class Composed(NamedTuple):
@@ -52,15 +58,20 @@ class Composed(NamedTuple):
     publication: Publication
     size_bytes: int
     """What counts towards the topic's limit: the body and each attribute's name, type and value."""
+    is_large: bool = False
+    """Its payload is to be put into S3, and a pointer to be sent."""
 
 
 class Composer:
     """Composes the messages of one topic; raises `PublishError`, whose text never quotes the payload."""
 
-    def __init__(self, topic: str, *, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, topic: str, *, max_bytes: int = MAX_BYTES, large_above_bytes: int | None = None) -> None:
+        """Take from which size on payloads are for S3; `None` refuses what is larger than `max_bytes`."""
         self._topic = topic
         self._is_fifo = topic.endswith(".fifo")
         self._max_bytes = max_bytes
+        self._small_bytes = max_bytes if large_above_bytes is None else min(max_bytes, large_above_bytes)
+        self._takes_large = large_above_bytes is not None
         self._advice = Advice()
         self._event_types: dict[str, Attribute] = {}
 
@@ -73,18 +84,32 @@ class Composer:
             body, size_bytes = _body(outgoing.event)
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             attributes = {"event_type": said, "published_at": Attribute("String", now)}
+            if outgoing.expires_at is not None:
+                attributes["expires_at"] = _expiry(outgoing.expires_at)
             if outgoing.attributes:
-                attributes.update(_attributes(outgoing.attributes))
+                attributes.update(_attributes(outgoing.attributes, tuple(attributes)))
         except _ComplaintError as complaint:
             error = refused(event_type, str(complaint))
         else:
             size_bytes += sum(map(_attribute_bytes, attributes, attributes.values()))
-            if size_bytes <= self._max_bytes:
+            publication = Publication(body, attributes, outgoing.group_id, outgoing.deduplication_id)
+            if size_bytes <= self._small_bytes:
                 self._advice.about_size(event_type, size_bytes)
-                publication = Publication(body, attributes, outgoing.group_id, outgoing.deduplication_id)
                 return Composed(publication, size_bytes)
+            if self._takes_large and len(attributes) < MAX_ATTRIBUTES:
+                return Composed(publication, size_bytes, is_large=True)
             error = self._too_large(event_type, size_bytes)
         raise error  # out here, because what was caught may hold the payload and would come along as the context
+
+    def pointing(self, composed: Composed, pointer: S3Pointer) -> Composed:
+        """Return what is sent for a large event whose payload was put into S3."""
+        large = composed.publication
+        attributes = {**large.attributes, **size_attribute(len(large.body.encode()))}
+        body = pointer_body(pointer)
+        size_bytes = len(body) + sum(map(_attribute_bytes, attributes, attributes.values()))
+        if size_bytes > self._max_bytes:
+            raise self._too_large(str(attributes["event_type"].value), size_bytes)
+        return Composed(replace(large, body=body, attributes=attributes), size_bytes)
 
     def _known(self, event_type: Any) -> Attribute | None:
         return self._event_types.get(event_type) if isinstance(event_type, str) else None
@@ -120,10 +145,17 @@ class Composer:
                 )
 
     def _too_large(self, event_type: str, size_bytes: int) -> PublishError:
+        if self._takes_large:
+            return refused(
+                event_type,
+                f"it goes through S3 with its {size_bytes:,} bytes, where its attributes must be at most {MAX_ATTRIBUTES - 1} "
+                f"and fit into {self._max_bytes:,} bytes: put some of them into the payload",
+            )
         return refused(
             event_type,
             f"it is {size_bytes:,} bytes with its attributes, but {self._topic} takes at most {self._max_bytes:,}: "
-            f"publish a reference instead, such as the key of an object in S3",
+            f"publish a reference instead, such as the key of an object in S3, "
+            f"or let the publisher do it (large_payloads)",
         )
 
 
@@ -166,22 +198,35 @@ def _text(event: str) -> tuple[str, int]:
     return event, len(event.encode())
 
 
-def _attributes(given: Mapping[str, AttributeValue]) -> dict[str, Attribute]:
-    most = MAX_ATTRIBUTES - len(_OURS)
+def _expiry(moment: Any) -> Attribute:
+    if isinstance(moment, int | float) and not isinstance(moment, bool):
+        try:
+            moment = datetime.fromtimestamp(moment, UTC)
+        except (ValueError, OverflowError, OSError):
+            raise _ComplaintError("expires_at is no time: give a datetime or Unix seconds") from None
+    if not isinstance(moment, datetime):
+        raise _ComplaintError(f"expires_at is of type {type(moment).__name__}, but must be a datetime or Unix seconds")
+    if moment.utcoffset() is None:
+        raise _ComplaintError("expires_at has no time zone: write datetime.now(UTC) + timedelta(minutes=5)")
+    return Attribute("String", moment.astimezone(UTC).isoformat(timespec="milliseconds"))
+
+
+def _attributes(given: Mapping[str, AttributeValue], ours: Sequence[str]) -> dict[str, Attribute]:
+    most = MAX_ATTRIBUTES - len(ours)
     if len(given) > most:
         raise _ComplaintError(
-            f"it has {len(given)} attributes of its own, but at most {most} may go with {' and '.join(_OURS)}: "
+            f"it has {len(given)} attributes of its own, but at most {most} may go with {' and '.join(ours)}: "
             f"put the others into the payload"
         )
-    return {name: _attribute(name, value) for name, value in given.items()}
+    return {name: _attribute(name, value, ours) for name, value in given.items()}
 
 
-def _attribute(name: Any, value: Any) -> Attribute:
+def _attribute(name: Any, value: Any, ours: Sequence[str]) -> Attribute:
     if not isinstance(name, str) or len(name) > _MAX_NAME_CHARACTERS or not _ATTRIBUTE_NAME.fullmatch(name):
         raise _ComplaintError(
             "the name of an attribute must be 1 to 256 letters, digits, - _ and single dots, and not start with AWS. or Amazon."
         )
-    if name in _OURS:
+    if name in ours:
         raise _ComplaintError(f"the attribute {name} is written by the publisher: leave it out")
     match value:
         case bool() | float():

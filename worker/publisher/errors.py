@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from worker.errors import EntryError, Fault, LongshoreError
+from worker.errors import EntryError, Fault, LongshoreError, SourceError
 
-__all__ = ["GIVEN_UP", "PublishError", "PublishManyError", "refused", "unpublished"]
+__all__ = ["GIVEN_UP", "PublishError", "PublishManyError", "not_stored", "refused", "unpublished"]
 
 GIVEN_UP: Final = EntryError(Fault.UNAVAILABLE, "GivenUp")
 """The answer to an event whose publisher was cancelled while it was closing."""
@@ -62,4 +62,21 @@ def unpublished(event_type: str, topic: str, error: EntryError, patience_seconds
             cause = f"SNS refuses it ({said}): correct the event, it will never be taken as it is"
     verb = "confirmed by" if error.fault.may_pass and error.fault is not Fault.EXPIRED else "published to"
     text = f"{event_type} was not {verb} {topic}: {cause}"
+    return PublishError(text, event_type=event_type, fault=error.fault, code=error.code)
+
+
+def not_stored(event_type: str, bucket: str, error: SourceError, patience_seconds: float) -> PublishError:
+    """Return the error for an event whose large payload S3 did not take: the event was surely not published."""
+    match error.fault:
+        case Fault.MISSING:
+            cause = f"the bucket does not exist ({error}): create it, or correct its name"
+        case Fault.DENIED:
+            cause = f"AWS denies it ({error}): allow these credentials the action s3:PutObject on the bucket's objects"
+        case Fault.EXPIRED:
+            cause = f"AWS does not take the credentials ({error}): renew them"
+        case fault if fault.may_pass:
+            cause = f"no answer but {error} in {patience_seconds:g} s: publish it again later"
+        case _:
+            cause = f"S3 refuses it ({error})"
+    text = f"{event_type} was not published, its large payload was not put into the bucket {bucket}: {cause}"
     return PublishError(text, event_type=event_type, fault=error.fault, code=error.code)

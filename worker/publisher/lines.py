@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final, NoReturn
@@ -10,7 +11,7 @@ from worker.publisher.composer import Outgoing
 
 __all__ = ["LineError", "read_line", "read_payload"]
 
-_KEYS: Final = ("event_type", "event", "data", "attributes", "group_id", "deduplication_id")
+_KEYS: Final = ("event_type", "event", "data", "attributes", "group_id", "deduplication_id", "expires_at")
 
 
 class LineError(Exception):
@@ -20,8 +21,8 @@ class LineError(Exception):
 def read_line(text: str, *, event_type: str | None = None, group_id: str | None = None) -> Outgoing:
     """Read one event; `event_type` and `group_id` are for lines that name none. Raises `LineError`.
 
-    1. `{"event_type": "order.created", "data": {...}}`, optionally with `attributes`, `group_id`, `deduplication_id`;
-       `event` may stand for `event_type`. The payload is `data`; a text is sent as it is.
+    1. `{"event_type": "order.created", "data": {...}}`, optionally with `attributes`, `group_id`, `deduplication_id`,
+       `expires_at`; `event` may stand for `event_type`. The payload is `data`; a text is sent as it is.
     2. Any other object with an `event`: `{"event": "order.created", "order_id": ...}` is the payload as a whole.
     3. Anything else is a payload of the given `event_type`.
     """
@@ -79,7 +80,19 @@ def _wrapped(parsed: Mapping[str, Any], group_id: str | None) -> Outgoing:
         _attributes(parsed.get("attributes")),
         parsed.get("group_id", group_id),
         parsed.get("deduplication_id"),
+        _expiry(parsed.get("expires_at")),
     )
+
+
+def _expiry(found: Any) -> Any:
+    """Return a time that is written as text as one; the composer says what is wrong with everything else."""
+    if not isinstance(found, str):
+        return found
+    try:
+        return datetime.fromisoformat(found)
+    except ValueError:
+        pass
+    raise LineError("has an expires_at that is no time: write 2027-01-01T00:00:00Z, or Unix seconds")
 
 
 def _attributes(found: Any) -> dict[str, Any] | None:

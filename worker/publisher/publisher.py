@@ -1,5 +1,6 @@
 """`Publisher`: events in, message ids out; ten at a time, tried again, in bounds."""
 
+import asyncio
 from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -7,10 +8,11 @@ from typing import Any, Final, Self
 from worker.aws.session import AwsAccess
 from worker.errors import UsageError
 from worker.publisher.batches import Answer, Batches, Limits
-from worker.publisher.composer import MAX_BYTES, AttributeValue, Composer, Outgoing
+from worker.publisher.composer import MAX_BYTES, AttributeValue, Composer, Moment, Outgoing
 from worker.publisher.errors import PublishError, PublishManyError, refused, unpublished
+from worker.publisher.large_payloads import UPLOADS, LargePayloads, Storage
 from worker.publisher.topic import SnsTopic, Topic
-from worker.settings import AwsSettings
+from worker.settings import AwsSettings, OffloadSettings
 
 __all__ = ["Publisher", "Receipt"]
 
@@ -49,6 +51,8 @@ class Publisher:
        arrive twice, unless a FIFO topic knows its `deduplication_id`.
     4. At most twice `batches_in_flight` batches are in hand; then publishes wait. A FIFO topic gets one call at a time,
        so that a group keeps its order.
+    5. With `large_payloads`, the payload of an event that is too large is put into S3, and a pointer to it is sent,
+       as AWS's extended clients do it; else such an event is refused.
 
     Raises `UsageError` for what cannot work: a name that is none, and, when entered, no region or no credentials.
     """
@@ -61,6 +65,7 @@ class Publisher:
         max_bytes: int = MAX_BYTES,
         batches_in_flight: int = BATCHES_IN_FLIGHT,
         patience_seconds: float = 30.0,
+        large_payloads: LargePayloads | OffloadSettings | None = None,
     ) -> None:
         _check("max_bytes", max_bytes, SMALLEST_MAX_BYTES, LARGEST_MAX_BYTES)
         _check("batches_in_flight", batches_in_flight, 1, 1_000)
@@ -70,7 +75,11 @@ class Publisher:
         )
         in_flight = 1 if self._topic.name.endswith(".fifo") else batches_in_flight
         self._limits = Limits(max_bytes, in_flight, patience_seconds)
-        self._composer = Composer(self._topic.name, max_bytes=max_bytes)
+        above = large_payloads.above_bytes if large_payloads and large_payloads.bucket else None
+        self._composer = Composer(self._topic.name, max_bytes=max_bytes, large_above_bytes=above)
+        self._storage = _storage(large_payloads, self._topic, patience_seconds)
+        self._one_at_a_time = asyncio.Lock() if self._storage is not None and in_flight == 1 else None
+        """On a FIFO topic, a small event must not overtake a large one on its way to S3."""
         self._batches: Batches | None = None
 
     @property
@@ -100,6 +109,8 @@ class Publisher:
             try:
                 await batches.close()
             finally:
+                if self._storage is not None:
+                    await self._storage.close()
                 await self._topic.close()
 
     async def publish(
@@ -110,14 +121,17 @@ class Publisher:
         attributes: Mapping[str, AttributeValue] | None = None,
         group_id: str | None = None,
         deduplication_id: str | None = None,
+        expires_at: Moment | None = None,
     ) -> str:
         """Publish one event and return SNS's message id; raise `PublishError` when it was not or perhaps not published.
 
         `event` is a pydantic model, a dataclass, a dict or anything else that JSON can say; text is sent as it is.
         `attributes` are at most eight, beside `event_type` and `published_at`. `group_id` is for FIFO topics, or for
         fair queues behind standard ones; `deduplication_id` for FIFO topics without content-based deduplication.
+        `expires_at`, a datetime with its time zone or Unix seconds, is sent as one more attribute: consumers skip the
+        event when they come to it later than that.
         """
-        outgoing = Outgoing(event_type, event, attributes, group_id, deduplication_id)
+        outgoing = Outgoing(event_type, event, attributes, group_id, deduplication_id, expires_at)
         return await (await self.submit(outgoing))
 
     async def publish_many(self, events: Iterable[Outgoing | tuple[str, Any]]) -> list[str]:
@@ -140,15 +154,25 @@ class Publisher:
     async def submit(self, outgoing: Outgoing) -> Receipt:
         """Accept an event as soon as there is room, and return its receipt, which need not be awaited.
 
-        Raises `PublishError` for an event that SNS would refuse.
+        Raises `PublishError` for an event that SNS would refuse, and when S3 does not take a large payload.
         """
+        if self._one_at_a_time is None:
+            return await self._submit(outgoing)
+        async with self._one_at_a_time:
+            return await self._submit(outgoing)
+
+    async def _submit(self, outgoing: Outgoing) -> Receipt:
         composed = self._composer.compose(outgoing)
         if self._batches is None:
             raise refused(
                 outgoing.event_type,
                 f"the publisher of {self.topic} is not open: publish inside `async with Publisher(...)`",
             )
-        answer = await self._batches.enqueue(composed)
+        batches = self._batches
+        if composed.is_large and self._storage is not None:
+            pointer = await self._storage.put(outgoing.event_type, composed.publication.body)
+            composed = self._composer.pointing(composed, pointer)
+        answer = await batches.enqueue(composed)
         return Receipt(answer, outgoing.event_type, self.topic, self._limits.patience_seconds)
 
     def check(self, outgoing: Outgoing) -> None:
@@ -161,6 +185,19 @@ async def _result(receipt: Receipt) -> str | PublishError:
         return await receipt
     except PublishError as error:
         return error
+
+
+def _storage(wish: LargePayloads | OffloadSettings | None, topic: Topic, patience_seconds: float) -> Storage | None:
+    if wish is None or wish.bucket is None:
+        return None
+    objects = wish.objects if isinstance(wish, LargePayloads) else None
+    if objects is None:
+        if not isinstance(topic, SnsTopic):
+            raise UsageError(
+                "large_payloads needs a topic on SNS, or says where they go: LargePayloads(..., objects=...)"
+            )
+        objects = topic.objects(UPLOADS)
+    return Storage(wish.bucket, objects, patience_seconds)
 
 
 def _access(aws: AwsAccess | AwsSettings | None) -> AwsAccess:

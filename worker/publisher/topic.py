@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from worker.aws.address import topic_address
+from worker.aws.s3 import S3Objects
 from worker.aws.session import AwsAccess
 from worker.aws.sns import Publication, SnsClients, publish_identified, topic_arn
 from worker.errors import EntryError, UsageError
@@ -56,6 +57,10 @@ class SnsTopic:
     def name(self) -> str:
         """The bare name."""
         return self._name
+
+    def objects(self, connections: int) -> S3Objects:
+        """Return S3 as the credentials of the topic see it; whoever asks for it closes it."""
+        return S3Objects(self._clients, connections=connections)
 
     async def open(self) -> None:
         """Find region and credentials; whether the topic exists is seen at the first publish."""

@@ -8,7 +8,9 @@ import pydantic_core
 from pydantic import TypeAdapter, ValidationError
 
 from worker.aws.envelope import Decoded
+from worker.aws.pointers import pointer_in
 from worker.errors import InvalidPayloadError
+from worker.objects import S3Pointer
 
 __all__ = ["Payload"]
 
@@ -20,7 +22,7 @@ class Payload:
     """Reads the payload of a message as one type.
 
     `str` is the body as text, `bytes` the body as UTF-8, `Any` the parsed JSON or else the text; every other type
-    that pydantic knows is validated from JSON. Raises pydantic's own errors for a type that it does not know.
+    that pydantic knows is validated from JSON. `S3Pointer` is where a large payload lies, which is then not fetched. Raises pydantic's own errors for a type that it does not know.
     """
 
     __slots__ = ("read", "type")
@@ -35,6 +37,8 @@ class Payload:
             self.read = _utf8
         elif annotated is Any:
             self.read = _json_or_text
+        elif annotated is S3Pointer:
+            self.read = _pointer
         else:
             self.read = _Validated(annotated)
 
@@ -99,6 +103,13 @@ def _utf8(decoded: Decoded) -> bytes:
     except UnicodeEncodeError:
         pass  # the error holds the body
     raise InvalidPayloadError("the body has lone surrogates and cannot be written as UTF-8")
+
+
+def _pointer(decoded: Decoded) -> S3Pointer:
+    pointer = pointer_in(decoded.body, decoded.attributes)
+    if pointer is None:
+        raise InvalidPayloadError("the body does not point to S3, but the handler takes pointers only")
+    return pointer
 
 
 def _json_or_text(decoded: Decoded) -> Any:

@@ -8,6 +8,7 @@ from worker.aws.envelope import Decoded
 from worker.errors import ConfigError
 from worker.message import Message
 from worker.middleware.protocol import CallNext, Middleware
+from worker.objects import S3Pointer
 from worker.outcome import Outcome
 from worker.router.batch import Batch
 from worker.router.handler import ContractError, Handler, checked_outcome
@@ -66,6 +67,11 @@ class Route:
         for outer in reversed(self._middleware):
             chain = _around(outer, chain)
         return chain
+
+    @property
+    def takes_pointers(self) -> bool:
+        """Whether the handler wants to know where a large payload lies, instead of the payload."""
+        return self.handler.payload.type is S3Pointer
 
     def event_of(self, decoded: Decoded) -> Any:
         """Return the payload in the type of the annotation; raises `InvalidPayloadError`, which quotes no value."""

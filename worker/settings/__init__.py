@@ -6,6 +6,7 @@ This room is the only reader of `os.environ`, and imports neither AWS nor loggin
 from worker.settings.address import Address
 from worker.settings.fleet import AwsSettings, FleetSettings, LogSettings, ServerSettings
 from worker.settings.load import effective, load
+from worker.settings.payloads import LargePayloadSettings, OffloadSettings
 from worker.settings.queue import (
     BreakerSettings,
     ConcurrencyRange,
@@ -24,7 +25,9 @@ __all__ = [
     "ConcurrencyRange",
     "DeadLetterSettings",
     "FleetSettings",
+    "LargePayloadSettings",
     "LogSettings",
+    "OffloadSettings",
     "QueueDefaults",
     "QueueSettings",
     "RetrySettings",

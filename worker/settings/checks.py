@@ -19,6 +19,7 @@ LAST_POLL_SECONDS = 5
 CUT_BEFORE_END_SECONDS = 3
 """How long before the end of the drain handlers are cancelled, so that their messages can be released."""
 SPARE_RECEIVES = 2
+DAY_SECONDS = 86_400
 EXPIRING_SECONDS = 3600
 """A failure within the last hour of a message's retention dead-letters it."""
 
@@ -138,7 +139,32 @@ def _breaker_warning(queue: QueueSettings) -> Iterator[tuple[str, str]]:
         )
 
 
+def _payload_warnings(fleet: "FleetSettings", queue: QueueSettings) -> Iterator[tuple[str, str]]:
+    """Payloads that lie where the queue may not fetch them, or that are gone before their messages are."""
+    for subscription in queue.subscribe:
+        large = fleet.topics[subscription.topic].large_payloads
+        if large.bucket is None:
+            continue
+        if large.bucket not in queue.large_payloads.buckets:
+            yield (
+                "large_payloads.buckets",
+                (
+                    f"does not name {large.bucket}, where {subscription.topic} puts large payloads: "
+                    f"their messages would be dead-lettered"
+                ),
+            )
+        if large.expire_days is not None and large.expire_days * DAY_SECONDS < queue.retention_seconds:
+            yield (
+                "retention_seconds",
+                (
+                    f"is {queue.retention_seconds}, longer than the {large.expire_days} days after which {large.bucket} "
+                    f"deletes payloads: what is received later would be dead-lettered"
+                ),
+            )
+
+
 def _queue_warnings(fleet: "FleetSettings", queue: QueueSettings) -> Iterator[tuple[str, str]]:
+    yield from _payload_warnings(fleet, queue)
     timeout, left = queue.handler_timeout_seconds, fleet.drain_seconds - CUT_BEFORE_END_SECONDS
     if timeout is not None and timeout > left:
         yield (

@@ -153,9 +153,9 @@ def _bare(key: Any, section: str, parse: Any) -> Any:
 
 
 def _under(defaults: Mapping[Any, Any], member: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return the queue with the defaults under it; `retry`, `breaker` and `tags` are merged key by key."""
+    """Return the queue with the defaults under it; `retry`, `breaker`, `large_payloads` and `tags` are merged key by key."""
     merged = {**defaults, **member}
-    for key in ("retry", "breaker", "tags"):
+    for key in ("retry", "breaker", "large_payloads", "tags"):
         lower, upper = defaults.get(key), member.get(key)
         if isinstance(lower, Mapping) and isinstance(upper, Mapping):
             merged[key] = {**lower, **upper}

@@ -41,7 +41,7 @@ made from the settings themselves by `make generate`, as are [`config/fleet.exam
   `_`; positions in lists count from 0. `LONGSHORE_QUEUES__ORDER_PROCESSING__DEAD_LETTER__MAX_RECEIVE_COUNT=12`. Values are YAML.
   A variable overrides what the file has; it never adds a queue or topic. One that is almost a setting is refused.
 - `AWS_REGION`, `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_SQS` fill in what the file leaves open under `aws`.
-- What `defaults` says holds for every queue that does not say otherwise; `retry`, `breaker` and `tags` are merged key by key.
+- What `defaults` says holds for every queue that does not say otherwise; `retry`, `breaker`, `large_payloads` and `tags` are merged key by key.
 """
 
 

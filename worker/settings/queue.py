@@ -9,6 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from worker.settings.address import Address
 from worker.settings.base import Settings, note, refusal
+from worker.settings.payloads import LargePayloadSettings
 from worker.settings.topic import MAX_TAGS, SubscriptionSettings, Tags, queue_address, topic_address
 
 __all__ = [
@@ -142,8 +143,14 @@ class QueueDefaults(Settings):
     """When receiving stops because the handlers' downstream is down; `none` goes on receiving, and failing."""
     unknown_event: Literal["retry", "dead_letter", "ack"] = "retry"
     """What becomes of an event type that no handler takes: `retry` leaves it to a newer release, then dead-letters it."""
+    expired: Literal["ack", "dead_letter"] = "ack"
+    """What becomes of an event whose `expires_at` has passed before its handler starts: it is deleted unrun and counted, or dead-lettered."""
+    expires_at_key: str | None = Field(default=None, min_length=1, max_length=256, examples=["expires_at"])
+    """Top-level key of JSON payloads that tells when an event without the attribute `expires_at` expires; unset, no payload is looked into."""
     envelope: Literal["auto", "sns", "raw"] = "auto"
     """How bodies are read: `sns` expects SNS's envelope, `raw` the bare payload, `auto` tells them apart by shape."""
+    large_payloads: LargePayloadSettings = LargePayloadSettings()
+    """Payloads that lie in S3."""
     retention_seconds: int = Field(
         default=1_209_600,
         ge=60,

@@ -8,6 +8,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from worker.settings.address import Address
 from worker.settings.base import Settings, found, refusal
+from worker.settings.payloads import OffloadSettings
 
 __all__ = ["SubscriptionSettings", "Tags", "TopicSettings", "queue_address", "topic_address"]
 
@@ -45,6 +46,8 @@ class TopicSettings(Settings):
     """Id, alias or ARN of the KMS key that encrypts the topic; unset leaves encryption to SNS."""
     tags: Tags = Field(default={}, max_length=MAX_TAGS)
     """Tags that `topology apply` puts on the topic."""
+    large_payloads: OffloadSettings = OffloadSettings()
+    """Where events go that are too large for a message, when `longshore publish` publishes them."""
 
     @property
     def is_fifo(self) -> bool:

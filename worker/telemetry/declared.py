@@ -35,7 +35,7 @@ class Declared:
 OTHER = "other"
 """The label value of what a closed set does not name."""
 
-OUTCOMES = ("ack", "retry", "dead_letter", "release", "abandon")
+OUTCOMES = ("ack", "retry", "dead_letter", "release", "abandon", "expired")
 OPERATIONS = (
     "receive_message",
     "delete_message_batch",

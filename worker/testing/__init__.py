@@ -4,6 +4,7 @@ from worker.testing import virtual_time
 from worker.testing.faults import Faults, Operation, Rule
 from worker.testing.fleet import Fleet
 from worker.testing.memory import DeadLettered, MemorySource
+from worker.testing.memory_objects import MemoryObjects
 from worker.testing.memory_topic import MemoryTopic
 from worker.testing.run import FakeLease, run, run_batch
 from worker.testing.tables import migrate
@@ -13,6 +14,7 @@ __all__ = [
     "FakeLease",
     "Faults",
     "Fleet",
+    "MemoryObjects",
     "MemorySource",
     "MemoryTopic",
     "Operation",

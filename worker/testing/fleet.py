@@ -17,6 +17,7 @@ from worker.settings import QueueSettings
 from worker.telemetry.metrics import Metrics
 from worker.testing import virtual_time
 from worker.testing.memory import MemorySource
+from worker.testing.memory_objects import MemoryObjects
 
 __all__ = ["Fleet"]
 
@@ -66,6 +67,8 @@ class Fleet:
         """Where leases get the time from; replace it before running, to let the machine be suspended."""
         self.suspects = Suspects()
         """What was being handled when the process before this one died; set it before running."""
+        self.objects = MemoryObjects()
+        """Where large payloads lie; share one between fleets and publishers."""
         self.cap: asyncio.Semaphore | None = None
         """How many handlers may run at once in all fleets that share it; set it before running."""
 
@@ -93,6 +96,7 @@ class Fleet:
             vitals = Vitals(clock, fatal=self.fatal.append)
             context = QueueContext(self.source, self.settings, metrics, clock, Ticker(clock), vitals)
             context.suspects = self.suspects
+            context.objects = self.objects
             self.consumer = consumer = Consumer(context, router, state=state, cap=self.cap)
             RUN_IN_PLACE.set(virtual_time.is_running())  # threads do not know virtual time
             task = asyncio.create_task(consumer.run(), name=f"consumer-{self.settings.name}")

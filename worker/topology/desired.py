@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Alarm", "Queue", "Subscription", "Topic", "Topology", "levels", "writers"]
+__all__ = ["Alarm", "Bucket", "Queue", "Subscription", "Topic", "Topology", "levels", "writers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,14 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
+class Bucket:
+    """A bucket for large payloads, which it deletes by itself. Exports make it; `apply` does not."""
+
+    name: str
+    expire_days: int
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """All of it; what is external is simply not in here."""
 
@@ -79,6 +87,7 @@ class Topology:
     queues: Sequence[Queue] = ()
     subscriptions: Sequence[Subscription] = ()
     alarms: Sequence[Alarm] = ()
+    buckets: Sequence[Bucket] = ()
     addresses: Sequence[str] = ()
     """Its topics and queues as they were written, where that is an ARN or URL: all must lie where the credentials lead."""
 

@@ -8,7 +8,7 @@ from worker.settings.address import Address
 from worker.settings.fleet import FleetSettings
 from worker.settings.queue import QueueSettings
 from worker.settings.topic import SubscriptionSettings
-from worker.topology.desired import Alarm, Queue, Subscription, Topic, Topology
+from worker.topology.desired import Alarm, Bucket, Queue, Subscription, Topic, Topology
 from worker.topology.filter_problems import problems
 
 __all__ = ["wanted_by"]
@@ -34,8 +34,19 @@ def wanted_by(fleet: FleetSettings) -> Topology:
         queues=tuple(map(_queue, own)),
         subscriptions=tuple(subscription for queue in own for subscription in _subscriptions(fleet, queue)),
         alarms=_merged(alarm for queue in own for alarm in _alarms(fleet.service, queue)),
+        buckets=tuple(Bucket(name, days) for name, days in _buckets(fleet).items()),
         addresses=tuple(address for address in _written(fleet, own) if ":" in address),
     )
+
+
+def _buckets(fleet: FleetSettings) -> dict[str, int]:
+    """Return after how many days each bucket deletes: topics that share one keep their payloads as long as any of them."""
+    found: dict[str, int] = {}
+    for topic in fleet.topics.values():
+        large = topic.large_payloads
+        if not topic.external and large.bucket is not None and large.expire_days is not None:
+            found[large.bucket] = max(large.expire_days, found.get(large.bucket, 0))
+    return found
 
 
 def _queue(queue: QueueSettings) -> Queue:

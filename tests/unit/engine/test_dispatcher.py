@@ -182,4 +182,4 @@ class TestSlots:
         await fleet.run(handle)
         assert fleet.consumer is not None
         settled = fleet.consumer.context.metrics.snapshot()["settled"]
-        assert settled == {"ack": 2, "retry": 2, "dead_letter": 1, "release": 0, "abandon": 0}
+        assert settled == {"ack": 2, "retry": 2, "dead_letter": 1, "release": 0, "abandon": 0, "expired": 0}

@@ -5,7 +5,7 @@ from typing import Any
 
 from worker.errors import UsageError
 from worker.topology.alarms import alarm_changes
-from worker.topology.desired import Alarm, Queue, Subscription, Topic, Topology, levels, writers
+from worker.topology.desired import Alarm, Bucket, Queue, Subscription, Topic, Topology, levels, writers
 from worker.topology.export.labels import joined, words
 from worker.topology.export.ownership import Topics, check_not_empty
 from worker.topology.place import Place
@@ -62,6 +62,9 @@ class _Template:
             yield self._subscription(subscription)
         for alarm in self._topology.alarms:
             yield _label(alarm.name, "Alarm"), _resource("AWS::CloudWatch::Alarm", self._alarm(alarm))
+        for bucket in self._topology.buckets:
+            kept = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
+            yield _label(bucket.name, "Bucket"), {**_resource("AWS::S3::Bucket", _bucket(bucket)), **kept}
 
     def _own_policies(self) -> Resources:
         for queue, topics in writers(self._topology).items():
@@ -139,6 +142,16 @@ def _arn(queue: str) -> dict[str, Any]:
 
 def _topic(topic: Topic) -> dict[str, Any]:
     return {"TopicName": topic.name, **_common(topic, "FifoTopic")}
+
+
+def _bucket(bucket: Bucket) -> dict[str, Any]:
+    rule = {"Id": "large-payloads", "Status": "Enabled", "ExpirationInDays": bucket.expire_days}
+    closed = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+    return {
+        "BucketName": bucket.name,
+        "LifecycleConfiguration": {"Rules": [rule]},
+        "PublicAccessBlockConfiguration": dict.fromkeys(closed, True),
+    }
 
 
 def _queue(queue: Queue) -> dict[str, Any]:

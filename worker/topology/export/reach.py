@@ -55,6 +55,26 @@ class Reach:
         return [Address.of_queue(behind).name for queue in self._consumed for behind in _behind(queue)]
 
     @property
+    def payloads(self) -> list[str]:
+        """Names of the buckets that large payloads are fetched from."""
+        return [bucket for queue in self._consumed for bucket in queue.large_payloads.buckets]
+
+    @property
+    def emptied(self) -> list[str]:
+        """Names of the buckets that payloads are deleted from."""
+        return [
+            bucket for queue in self._consumed if queue.large_payloads.delete for bucket in queue.large_payloads.buckets
+        ]
+
+    def bucket(self, name: str) -> str:
+        """Return the ARN of a bucket."""
+        return f"arn:{self._place.partition}:s3:::{name}"
+
+    def objects(self, buckets: Iterable[str]) -> list[str]:
+        """Return the ARNs of all objects in buckets."""
+        return [f"{self.bucket(name)}/*" for name in buckets]
+
+    @property
     def mourning(self) -> list[str]:
         """Names of the queues that have dead letters at all."""
         return [queue.name for queue in self._consumed if _behind(queue)]

@@ -66,12 +66,18 @@ def _consumer(_: FleetSettings, reach: Reach, keys: Keys) -> Iterator[Grant]:
     )
     yield Grant("Consume", used, reach.arns(reach.queues))
     yield Grant("DeadLetter", ("sqs:SendMessage",), reach.arns(reach.nets))
+    yield Grant("FetchPayloads", ("s3:GetObject",), reach.objects(reach.payloads))
+    # Without it, S3 says of an object that is not there that it is denied.
+    yield Grant("MissPayloads", ("s3:ListBucket",), [reach.bucket(name) for name in reach.payloads])
+    yield Grant("DeletePayloads", ("s3:DeleteObject",), reach.objects(reach.emptied))
     yield from keys.grants("sqs", reads=reach.keys(reach.queues), writes=reach.keys(reach.nets))
 
 
 def _publisher(fleet: FleetSettings, reach: Reach, keys: Keys) -> Iterator[Grant]:
     topics = wanted_by(fleet).topics
     yield Grant("Publish", ("sns:Publish",), [reach.topic(topic.name) for topic in topics])
+    buckets = [topic.large_payloads.bucket for topic in fleet.topics.values() if not topic.external]
+    yield Grant("StorePayloads", ("s3:PutObject",), reach.objects(filter(None, buckets)))
     yield from keys.grants("sns", writes=[topic.kms_key for topic in topics if topic.kms_key])
 
 

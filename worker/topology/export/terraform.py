@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from worker.topology.alarms import alarm_changes
-from worker.topology.desired import Alarm, Queue, Subscription, Topic, Topology, levels, writers
+from worker.topology.desired import Alarm, Bucket, Queue, Subscription, Topic, Topology, levels, writers
 from worker.topology.export.hcl import Expression, attributes, block, json_of, quoted
 from worker.topology.export.labels import words
 from worker.topology.export.ownership import Topics, check_not_empty
@@ -75,6 +75,8 @@ class _Module:
             yield _resource("aws_sns_topic_subscription", label, self._subscription(subscription))
         for alarm in self._topology.alarms:
             yield _resource("aws_cloudwatch_metric_alarm", _label(alarm.name), self._alarm(alarm))
+        for bucket in self._topology.buckets:
+            yield from _bucket(bucket)
 
     def _looked_up(self) -> list[str]:
         """Return the names of topics that others make, once each."""
@@ -142,6 +144,19 @@ def _arn(queue: str) -> Expression:
 
 def _topic(topic: Topic) -> dict[str, Any]:
     return {"name": topic.name, **_common(topic, "fifo_topic")}
+
+
+def _bucket(bucket: Bucket) -> Iterator[list[str]]:
+    label = _label(bucket.name)
+    here = {"bucket": Expression(f"aws_s3_bucket.{label}.id")}
+    kept = block("lifecycle", attributes({"prevent_destroy": True}))
+    yield _resource("aws_s3_bucket", label, {"bucket": bucket.name}, *["", *kept])
+    closed = ("block_public_acls", "block_public_policy", "ignore_public_acls", "restrict_public_buckets")
+    yield _resource("aws_s3_bucket_public_access_block", label, {**here, **dict.fromkeys(closed, True)})
+    expiration = block("expiration", attributes({"days": bucket.expire_days}))
+    named = attributes({"id": "large-payloads", "status": "Enabled"})
+    rule = block("rule", [*named, "", "filter {}", "", *expiration])
+    yield _resource("aws_s3_bucket_lifecycle_configuration", label, here, *["", *rule])
 
 
 def _queue(queue: Queue) -> dict[str, Any]:
