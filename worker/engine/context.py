@@ -1,11 +1,13 @@
 """What all stages of one queue share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from worker.engine.clock import Clock, Ticker
 from worker.engine.journal import NoJournal, Suspects
 from worker.engine.verdict import Rules
 from worker.engine.vitals import Vitals
+from worker.limits import Limiter
 from worker.settings import QueueSettings
 from worker.source import Depth, QueueFacts, Source
 from worker.telemetry.metrics import QueueMetrics
@@ -29,6 +31,8 @@ class QueueContext:
     """What is being handled, for the process that comes after a crash."""
     suspects: Suspects = field(default_factory=Suspects)
     """What was being handled when processes before this one died."""
+    limits: Mapping[str, Limiter] = field(default_factory=dict)
+    """The limits of the process, by name."""
     depth: Depth | None = None
     """What SQS said last of the queue's size; up to half a minute old."""
     drain_ends_at: float | None = None

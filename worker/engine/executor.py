@@ -128,7 +128,7 @@ class Executor:
         delivery.on_interrupt = call.watch
         try:
             if delivery.begin():
-                async with self._room.turn():
+                async with self._room.turn(route, lambda: [delivery]):
                     call.start()
                     call.take(delivery, message)
                     happened = sound(await _limited(delivery, timeout, route.call(message)))

@@ -5,6 +5,7 @@ from worker.testing.faults import Faults, Operation, Rule
 from worker.testing.fleet import Fleet
 from worker.testing.memory import DeadLettered, MemorySource
 from worker.testing.memory_topic import MemoryTopic
+from worker.testing.permits import MemoryPermits
 from worker.testing.run import FakeLease, run, run_batch
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "FakeLease",
     "Faults",
     "Fleet",
+    "MemoryPermits",
     "MemorySource",
     "MemoryTopic",
     "Operation",
