@@ -141,10 +141,23 @@ class RedisPermits:
 
 
 async def _answer(call: Awaitable[T], within: float = CALL_SECONDS) -> T:
+    """Return the answer; raises `StoreError`, and our own cancellation also where the client has swallowed it."""
+    cancellations = _cancellations()
+    failure: StoreError | None = None
     try:
         async with asyncio.timeout(within):
-            return await call
+            answer = await call
     except TimeoutError:
-        raise StoreError(f"no answer within {within:g} s") from None
+        failure = StoreError(f"no answer within {within:g} s")
     except (RedisError, OSError) as error:
-        raise StoreError(f"{type(error).__name__}: {error}") from error
+        failure = StoreError(f"{type(error).__name__}: {error}")
+    if _cancellations() > cancellations:
+        raise asyncio.CancelledError
+    if failure is not None:
+        raise failure
+    return answer
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

@@ -106,9 +106,10 @@ class SharedLimiter(LocalLimiter):
 
     async def run(self) -> None:
         """Talk to the store until cancelled; then give back all permits."""
+        task = asyncio.current_task()
         listener = asyncio.create_task(self._listen(), name=f"limit-listen-{self.name}")
         try:
-            while True:
+            while task is None or not task.cancelling():
                 self._changed.clear()
                 await self._pause(await self._claim())
         finally:

@@ -1,8 +1,9 @@
 """Settings of one limit: how many calls, or how many a second, something downstream takes."""
 
+import re
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from worker.settings.base import Settings, found, note, refusal
 
@@ -37,6 +38,11 @@ class LimitSettings(Settings):
         if url is not None and not url.startswith(STORES):
             raise refusal(f"is {found(url)}, but must be a URL of Redis such as redis://localhost:6379/0")
         return url
+
+    @field_serializer("store")
+    def _without_password(self, url: str | None) -> str | None:
+        """What is shown of the settings has no password in it."""
+        return None if url is None else re.sub(r"//[^/@]*@", "//***@", url)
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
