@@ -10,7 +10,7 @@ AUDIT_STAMP := $(AUDIT)/.installed
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test unit integration strict postgres export chaos image compose-demo compose-test helm-test lint types format generate helm-generate bench build wheel-test audit lock clean
+.PHONY: help setup demo run test unit integration strict postgres redis export chaos image compose-demo compose-test helm-test lint types format generate helm-generate bench build wheel-test audit lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ integration: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack a
 
 strict: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack only
 	@$(PYTEST) -m strict
+
+redis: $(STAMP)  ## Run the tests against Redis only (apt-get install redis-server)
+	@$(PYTEST) -m redis
 
 postgres: $(STAMP)  ## Run the tests against PostgreSQL only (apt-get install postgresql)
 	@$(PYTEST) -m postgres
@@ -118,7 +121,7 @@ audit: $(STAMP) $(AUDIT_STAMP)  ## Bill of materials, known vulnerabilities, Doc
 
 lock: $(STAMP)  ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --all-extras --group dev -o requirements-dev.lock pyproject.toml
-	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra uvloop --extra orders -c requirements-dev.lock -o requirements.lock pyproject.toml
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra uvloop --extra orders --extra redis -c requirements-dev.lock -o requirements.lock pyproject.toml
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -c requirements-dev.lock -o requirements-build.lock requirements-build.in
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-localstack.lock requirements-localstack.in
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-audit.lock requirements-audit.in

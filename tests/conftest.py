@@ -13,6 +13,7 @@ import pytest
 from support.differs import LOCALSTACK, MINISTACK, Differs
 from support.localstack import LocalStack
 from support.postgres import Postgres
+from support.redis import RedisServer
 
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
@@ -23,6 +24,7 @@ from worker.topology import Queue, Subscription, Topic, Topology, apply
 _ASKED_FOR = {
     "strict": "needs LocalStack, which is large and not installed by `make setup`",
     "postgres": "needs PostgreSQL, which comes from the system's packages (apt-get install postgresql)",
+    "redis": "needs Redis, which comes from the system's packages (apt-get install redis-server)",
     "export": "needs cfn-lint and python-hcl2, which are large and not installed by `make setup`",
     "extended_client": "needs amazon-sqs-extended-client, which only a comparison needs",
     "terraform": "needs Terraform and its provider hashicorp/aws, which only some machines have or can get",
@@ -96,6 +98,13 @@ async def aws_clients(aws: EmbeddedAws | LocalStack) -> AsyncIterator[AwsClients
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL to make databases on; started once, on first use."""
     with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis to count in; started once, on first use."""
+    with RedisServer() as server:
         yield server
 
 

@@ -41,7 +41,13 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
     example = load(ROOT / "config/fleet.example.yaml", environ={})
     shown = yaml.safe_load((ROOT / "config/fleet.example.yaml").read_text(encoding="utf-8"))
     queue = {"handlers": "worker.handlers.orders:processing", "subscribe": [{"topic": "order-events"}]}
-    silent = FleetSettings.model_validate({"topics": {"order-events": {}}, "queues": {"order-processing": queue}})
+    silent = FleetSettings.model_validate(
+        {
+            "limits": {"crm-api": {"concurrency": 3}},
+            "topics": {"order-events": {}},
+            "queues": {"order-processing": queue},
+        }
+    )
     assert shown == effective(example) == effective(silent)
     assert example.warnings == ()
 

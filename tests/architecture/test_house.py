@@ -57,6 +57,7 @@ OWNERS = {
     "aiosmtplib": ("worker/handlers/",),
     "ministack": ("worker/local/",),
     "aiosmtpd": ("worker/demo/",),
+    "redis": ("worker/limits/",),
     "rich": ("worker/demo/", "worker/cli/"),
     "typer": ("worker/cli/",),
 }

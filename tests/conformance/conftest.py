@@ -1,21 +1,25 @@
-"""The sources that the suite is run on: the one in memory (in virtual time), SQS on the embedded AWS and on LocalStack."""
+"""What the suites are run on: sources in memory (in virtual time), SQS on the embedded AWS and on LocalStack; stores in memory and Redis."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypedDict, Unpack
 
 import pytest
 from support.differs import AWS, LOCALSTACK, MINISTACK, Differs
 from support.localstack import LocalStack
+from support.redis import RedisServer
 
 from worker.aws.entries import sent_attributes
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
+from worker.limits import PermitStore
+from worker.limits.redis import RedisPermits
 from worker.local import EmbeddedAws
 from worker.message import Attribute, Received
 from worker.source import ReceiveRequest, Source
-from worker.testing import MemorySource, virtual_time
+from worker.testing import MemoryPermits, MemorySource, virtual_time
 
 
 class Sending(TypedDict, total=False):
@@ -129,6 +133,8 @@ def pytest_asyncio_loop_factories(
             "sqs": asyncio.new_event_loop,
             "localstack": asyncio.new_event_loop,
         }
+    if "store" in getattr(item, "fixturenames", ()):
+        return {"memory": virtual_time.new_event_loop, "redis": asyncio.new_event_loop}
     return {"real": asyncio.new_event_loop}
 
 
@@ -139,11 +145,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
         if _is_on(item, "localstack"):
             item.add_marker(pytest.mark.strict)
+        if _is_on(item, "redis"):
+            item.add_marker(pytest.mark.redis)
 
 
 def _is_on(item: pytest.Item, kit: str) -> bool:
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and kit in callspec.id.split("-") and "kit" in getattr(item, "fixturenames", ())
+    return (
+        callspec is not None
+        and kit in callspec.id.split("-")
+        and bool({"kit", "store"} & set(getattr(item, "fixturenames", ())))
+    )
 
 
 @pytest.fixture
@@ -153,6 +165,17 @@ def aws(request: pytest.FixtureRequest) -> EmbeddedAws | LocalStack:
         "strict_aws" if _is_on(request.node, "localstack") else "embedded_aws"
     )
     return aws
+
+
+@pytest.fixture
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[PermitStore]:
+    """The store of permits that this run of the test is about."""
+    opened: PermitStore = MemoryPermits()
+    if _is_on(request.node, "redis"):
+        server: RedisServer = request.getfixturevalue("redis_server")
+        opened = RedisPermits(server.url, "tests", uuid.uuid4().hex)
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture

@@ -227,14 +227,15 @@ class Batches:
         task.add_done_callback(self._tasks.discard)
 
     async def _in_turn(self) -> None:
-        async with self._room.turn():
+        tickets: list[_Ticket] = []
+        async with self._room.turn(self._route, lambda: _deliveries(tickets or self._pending[: self._batch.size])):
             self._turns -= 1
             tickets, self._pending = self._pending[: self._batch.size], self._pending[self._batch.size :]
             if tickets:
                 await self._handle(tickets)
 
     async def _by_themselves(self, tickets: list[_Ticket]) -> None:
-        async with self._room.turn():
+        async with self._room.turn(self._route, lambda: _deliveries(tickets)):
             if still_there := self._still_there(tickets):
                 await self._handle(still_there)
 
@@ -307,6 +308,10 @@ class Batches:
             else:
                 ticket.delivery.is_alone = True
                 _void(ticket)
+
+
+def _deliveries(tickets: Sequence[_Ticket]) -> list[Delivery]:
+    return [ticket.delivery for ticket in tickets]
 
 
 def _void(ticket: _Ticket) -> None:

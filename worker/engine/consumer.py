@@ -45,6 +45,7 @@ class Consumer:
         settings = context.settings
         room = Room(context, router, cap)
         self.slots = room.slots
+        self._throttle = room.throttle
         self._gate = gate = Gate(context, self.slots)
         settlement = Settlement(context, gate)
         terms = LeaseTerms(
@@ -59,7 +60,7 @@ class Consumer:
         stages = Stages(executor, self.keeper, settlement)
         self._breaker = breaker = Breaker(context, self.slots)
         self._dispatcher = Dispatcher(context, terms, stages, Passage(context, stages, breaker, room.pace))
-        self._receiver = Receiver(context, self.slots, self._dispatcher.dispatch)
+        self._receiver = Receiver(context, self.slots, self._dispatcher.dispatch, room.throttle)
         self._survey = Survey(context)
         context.vitals.full_bound_seconds = _longest_run_seconds(settings, router) + FULL_GRACE_SECONDS
 
@@ -79,7 +80,8 @@ class Consumer:
                 self._start(background, "survey", self._survey.run),
             ]
             async with self._dispatcher:  # 2. leaves when the last message is settled
-                await self._receiver.run()  # 1. returns when the slots are closed
+                with self._throttle:
+                    await self._receiver.run()  # 1. returns when the slots are closed
             for helper in helpers:
                 helper.cancel()
             beats.cancel()  # 3. leases outlive the work they protect

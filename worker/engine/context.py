@@ -1,11 +1,13 @@
 """What all stages of one queue share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from worker.engine.clock import Clock, Ticker
 from worker.engine.journal import NoJournal, Suspects
 from worker.engine.verdict import Rules
 from worker.engine.vitals import Vitals
+from worker.limits import Limiter
 from worker.objects import Objects
 from worker.settings import QueueSettings
 from worker.source import Depth, QueueFacts, Source
@@ -32,6 +34,8 @@ class QueueContext:
     """What was being handled when processes before this one died."""
     objects: Objects | None = None
     """Where large payloads lie; given to every queue that names buckets."""
+    limits: Mapping[str, Limiter] = field(default_factory=dict)
+    """The limits of the process, by name."""
     depth: Depth | None = None
     """What SQS said last of the queue's size; up to half a minute old."""
     drain_ends_at: float | None = None

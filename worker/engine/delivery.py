@@ -13,10 +13,12 @@ __all__ = ["Cause", "Company", "Delivery"]
 class Cause(Enum):
     """Why we cancelled a handler, the weakest first: a stronger cause replaces a weaker one."""
 
-    TIMEOUT = 1
-    LEASE_CAP = 2
-    DRAIN = 3
-    LEASE_LOST = 4
+    THROTTLED = 1
+    TIMEOUT = 2
+    LEASE_CAP = 3
+    PERMIT_LOST = 4
+    DRAIN = 5
+    LEASE_LOST = 6
 
 
 class Company:

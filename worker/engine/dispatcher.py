@@ -100,7 +100,7 @@ class Dispatcher:
             self._keeper.let_go(current)
         if current is not None:
             current.is_superseded = True
-        lane.deliveries.append(delivery)
+        lane.add(delivery)
         self._in_hand[received.id] = delivery
         self._context.metrics.in_hand(len(self._in_hand))
         self._keeper.hold(delivery)

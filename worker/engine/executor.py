@@ -169,7 +169,7 @@ class Executor:
         delivery.on_interrupt = call.watch
         try:
             if delivery.begin():
-                async with self._room.turn():
+                async with self._room.turn(route, lambda: [delivery]):
                     if self._is_past(moment):  # it has waited for its turn
                         happened = self._expired()
                     else:

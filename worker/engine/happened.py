@@ -1,6 +1,7 @@
 """What happened in a handler, as one value: exceptions, interruptions and outcomes that cannot be settled."""
 
 import math
+import random
 from collections.abc import Iterator
 
 from worker.engine.delivery import Cause
@@ -11,6 +12,8 @@ from worker.router import ContractError
 __all__ = ["RAN_OUT_OF_TIME", "classify", "interrupted", "leaves", "sound"]
 
 REASON_CHARACTERS = 500
+THROTTLED_SECONDS = (10.0, 20.0)
+"""After how long a message may come again that has waited for its handler's limit for too long."""
 RAN_OUT_OF_TIME = "the handler ran into its time limit"
 
 
@@ -21,8 +24,10 @@ def interrupted(cause: Cause, *, has_run: bool) -> Fate:
             return Retry(reason=RAN_OUT_OF_TIME)
         case Cause.LEASE_CAP:
             return Retry(reason="the handler ran into max_lease_seconds") if has_run else Release()
-        case Cause.DRAIN:
+        case Cause.DRAIN | Cause.PERMIT_LOST:
             return Release()
+        case Cause.THROTTLED:
+            return Release(random.uniform(*THROTTLED_SECONDS))
         case Cause.LEASE_LOST:
             return Abandon()
 

@@ -3,7 +3,7 @@
 from collections import deque
 from itertools import takewhile
 
-from worker.engine.delivery import Delivery
+from worker.engine.delivery import Cause, Delivery
 from worker.engine.slots import Slot
 
 __all__ = ["Lane"]
@@ -21,6 +21,14 @@ class Lane:
         self.key = key
         self.slot = slot
         self.deliveries: deque[Delivery] = deque()
+        if slot.permit is not None:
+            slot.permit.on_lost = self._permit_lost
+
+    def add(self, delivery: Delivery) -> None:
+        """Take in a message, behind the others."""
+        self.deliveries.append(delivery)
+        if self.slot.permit is not None and self.slot.permit.is_lost:
+            delivery.interrupt(Cause.PERMIT_LOST)
 
     @property
     def is_stuck(self) -> bool:
@@ -50,3 +58,7 @@ class Lane:
             if other is not delivery:
                 left.append(other)
         return left
+
+    def _permit_lost(self) -> None:
+        for delivery in list(self.deliveries):
+            delivery.interrupt(Cause.PERMIT_LOST)

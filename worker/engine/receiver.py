@@ -10,6 +10,7 @@ from worker.engine.backoff import full_jitter
 from worker.engine.context import QueueContext
 from worker.engine.guarded import guarded
 from worker.engine.slots import Reservation, Slots
+from worker.engine.throttle import Throttle
 from worker.engine.vitals import LoopPulse
 from worker.errors import Fault, SourceError
 from worker.message import Received
@@ -53,10 +54,11 @@ class Receiver:
     4. A receive on the wire is never cancelled by `stop`; only `give_up` does that.
     """
 
-    def __init__(self, context: QueueContext, slots: Slots, dispatch: Dispatch) -> None:
+    def __init__(self, context: QueueContext, slots: Slots, dispatch: Dispatch, throttle: Throttle) -> None:
         self._context = context
         self._slots = slots
         self._dispatch = dispatch
+        self._throttle = throttle
         self._stopping = asyncio.Event()
         self._loops: set[asyncio.Task[None]] = set()
         """The loops that go on; one that has decided to close is not among them."""
@@ -80,6 +82,7 @@ class Receiver:
         """Issue no more receives."""
         self._stopping.set()
         self._slots.close()
+        self._throttle.close()
 
     def give_up(self) -> int:
         """Cancel the receives on the wire and return their number: SQS may still hand them messages."""
@@ -121,6 +124,9 @@ class Receiver:
         while not self._stopping.is_set():
             pulse.wait_for_room()
             with await self._slots.reserve(MAX_BATCH) as room:
+                if room:
+                    pulse.expect("waiting for room or for permits")
+                    await self._throttle.permit(room)
                 if not room:
                     return
                 is_whole = room.size >= self._whole_receive
@@ -146,6 +152,7 @@ class Receiver:
             return None, 0.0
         read = context.clock.now()
         self._succeeded()
+        self._throttle.found(len(batch))
         # The answer may have waited in the socket while we stood still; only the moment of sending is sure then.
         since = sent if context.ticker.stood_still_since(sent) else read
         if batch:
@@ -161,7 +168,7 @@ class Receiver:
         settings = self._context.settings
         request = ReceiveRequest(
             limit=limit,
-            wait_seconds=0 if self._failures else settings.wait_time_seconds,
+            wait_seconds=0 if self._failures else self._throttle.poll_seconds(settings.wait_time_seconds),
             visibility_timeout_seconds=settings.visibility_timeout_seconds,
             attempt_id=str(uuid.uuid4()) if settings.is_fifo else None,
         )

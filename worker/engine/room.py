@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from worker.engine.context import QueueContext
 from worker.engine.pace import Pace, SteadyPace
 from worker.engine.slots import Slots
-from worker.router import Router
+from worker.engine.throttle import Throttle, Waiting
+from worker.router import Route, Router
 from worker.settings import QueueSettings
 from worker.source import MAX_BATCH
 
@@ -39,6 +40,8 @@ class Room:
         """The places: what a receive reserves."""
         self._batch = router.largest_batch
         self._calls = self.slots if self._batch == 1 else Slots(settings.max_concurrency)
+        self.throttle = Throttle(context, router, self.slots)
+        """The limits that the messages and the handlers keep to."""
         self._whole_process: AbstractAsyncContextManager[object] = cap or nullcontext()
         self._metrics = context.metrics
         self._metrics.slots(settings.max_concurrency)
@@ -53,9 +56,22 @@ class Room:
         """Whether messages hold all places, so that nothing more comes before one of them is settled."""
         return self.slots.is_used_up
 
-    def turn(self) -> AbstractAsyncContextManager[object]:
-        """Return what a handler call waits for and holds while it runs: the process's cap, and its slot where that is not its place."""
+    def turn(self, route: Route, waiting: Waiting) -> AbstractAsyncContextManager[object]:
+        """Return what a handler call waits for and holds while it runs: its limits, the process's cap, and its slot where that is not its place.
+
+        `waiting` tells the messages that wait for it.
+        """
+        if not self.throttle.limits(route):
+            return self._slot_and_cap()
+        return self._limited_turn(route, waiting)
+
+    def _slot_and_cap(self) -> AbstractAsyncContextManager[object]:
         return self._whole_process if self._calls is self.slots else self._slot()
+
+    @asynccontextmanager
+    async def _limited_turn(self, route: Route, waiting: Waiting) -> AsyncIterator[None]:
+        async with self.throttle.turn(route, waiting), self._slot_and_cap():
+            yield
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:

@@ -4,6 +4,8 @@ import asyncio
 from itertools import islice, takewhile
 from typing import Self
 
+from worker.limits import Permit
+
 __all__ = ["Reservation", "Slot", "Slots"]
 
 LINGER_SECONDS = 0.05
@@ -132,10 +134,11 @@ class Slots:
 class Reservation:
     """Places reserved for one receive; leaving the context gives back what was not taken."""
 
-    __slots__ = ("_slots", "size")
+    __slots__ = ("_permits", "_slots", "size")
 
     def __init__(self, slots: Slots, size: int) -> None:
         self._slots = slots
+        self._permits: list[Permit] = []
         self.size = size
         """Places that are still reserved."""
 
@@ -146,9 +149,15 @@ class Reservation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        unused, self.size = self.size, 0
-        if unused:
-            self._slots._give_back(unused)  # noqa: SLF001  # one concept in three classes
+        permits, self._permits = self._permits, []
+        for permit in permits:
+            permit.release()
+        self._shrink(0)
+
+    def permit(self, permits: list[Permit]) -> None:
+        """Keep only as many places as there are permits, one for each."""
+        self._permits = permits
+        self._shrink(len(permits))
 
     def take(self) -> "Slot":
         """Turn one reserved place into the slot of one message; what came unasked for takes its place off later room."""
@@ -156,22 +165,30 @@ class Reservation:
             self.size -= 1
         else:
             self._slots._free -= 1  # noqa: SLF001  # one concept in three classes
-        return Slot(self._slots)
+        return Slot(self._slots, self._permits.pop() if self._permits else None)
+
+    def _shrink(self, size: int) -> None:
+        unused, self.size = self.size - size, size
+        if unused:
+            self._slots._give_back(unused)  # noqa: SLF001  # one concept in three classes
 
 
 class Slot:
-    """The place of one message."""
+    """The place of one message, and its permit where the queue has a limit."""
 
-    __slots__ = ("_slots",)
+    __slots__ = ("_slots", "permit")
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, permit: Permit | None = None) -> None:
         self._slots: Slots | None = slots
+        self.permit = permit
         slots._hold(self)  # noqa: SLF001  # one concept in three classes
 
     def release(self) -> None:
         """Give the place back; further calls do nothing."""
         slots, self._slots = self._slots, None
         if slots is not None:
+            if self.permit is not None:
+                self.permit.release()
             slots._let_go(self)  # noqa: SLF001  # one concept in three classes
 
 

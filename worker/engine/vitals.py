@@ -9,7 +9,7 @@ from worker.engine.clock import Clock
 
 __all__ = ["LoopPulse", "Vitals"]
 
-HOLDING_SLOTS = ("settlement", "dead_letter", "breaker")
+HOLDING_SLOTS = ("settlement", "dead_letter", "breaker", "limit")
 """Parts whose trouble holds slots that cannot be given back: knowingly, so their loops are not stuck."""
 
 
@@ -55,6 +55,8 @@ class Vitals:
     """When a slot was last given back, or could be again."""
     stuck: int = 0
     """Handlers that were cancelled and have not ended."""
+    throttled: int = 0
+    """Handler calls that wait for a limit: they hold their slots knowingly."""
     fatal: Callable[[str], None] = lambda _: None
     """Called with a sentence when this consumer cannot go on: the process drains and exits with 1."""
 
@@ -85,6 +87,6 @@ class Vitals:
     def _due_at(self, pulse: LoopPulse) -> float:
         if pulse.full_since is None:
             return pulse.due_at
-        if any(part in self.problems or part in self.warnings for part in HOLDING_SLOTS):
+        if self.throttled or any(part in self.problems or part in self.warnings for part in HOLDING_SLOTS):
             return math.inf
         return max(pulse.full_since, self.slot_freed_at) + self.full_bound_seconds

@@ -1,13 +1,14 @@
 """Whether a queue's handlers fit its settings: what is refused, and what is warned of. Neither side can tell alone."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Mapping
 
 from worker.errors import ConfigError
 from worker.router import Route, Router
-from worker.settings import QueueSettings
+from worker.settings import FleetSettings, QueueSettings
 from worker.source import MAX_BATCH
 
-__all__ = ["misfits", "refuse_misfits"]
+__all__ = ["limits_of", "misfits", "refuse_misfits", "refuse_unknown_limits", "unused_limits"]
 
 
 def refuse_misfits(queue: QueueSettings, router: Router) -> None:
@@ -32,6 +33,34 @@ def misfits(queue: QueueSettings, router: Router) -> Iterator[str]:
                 f"{route.handler.label} has timeout={route.timeout_seconds:g}, but max_lease_seconds "
                 f"({queue.max_lease_seconds}) of queue {queue.name} ends it first: lower one or raise the other"
             )
+
+
+def limits_of(settings: FleetSettings, routers: Mapping[str, Router]) -> set[str]:
+    """Return the names of the limits that queues and their handlers keep to."""
+    of_queues = {settings.queues[name].limit for name in routers}
+    of_handlers = {route.limit for router in routers.values() for route in router.routes}
+    return {name for name in of_queues | of_handlers if name is not None}
+
+
+def refuse_unknown_limits(settings: FleetSettings, routers: Mapping[str, Router]) -> None:
+    """Raise `ConfigError` for the first handler whose limit is not declared."""
+    for route in (route for router in routers.values() for route in router.routes):
+        if route.limit is not None and route.limit not in settings.limits:
+            nearest = difflib.get_close_matches(route.limit, settings.limits, n=1)
+            there = ", ".join(settings.limits) or "none"
+            advice = f"did you mean '{nearest[0]}'?" if nearest else f"add it to limits (there: {there})"
+            raise ConfigError(
+                f"{route.handler.label} has limit='{route.limit}', which is not declared in limits; {advice}"
+            )
+
+
+def unused_limits(settings: FleetSettings, routers: Mapping[str, Router]) -> Iterator[str]:
+    """Yield a sentence for each limit that nothing keeps to, once all handlers are known."""
+    if routers.keys() == settings.queues.keys():
+        used = limits_of(settings, routers)
+        for name in settings.limits:
+            if name not in used:
+                yield f'limits.{name} is declared, but no queue and no handler keeps to it: write limit: {name} at a queue, or limit="{name}" at a handler'
 
 
 def _batch_fits(queue: QueueSettings, route: Route) -> None:

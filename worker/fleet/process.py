@@ -18,7 +18,7 @@ from worker.aws.sqs import SqsSource
 from worker.engine.receiver import max_loops
 from worker.engine.room import places
 from worker.engine.watchdog import Watchdog
-from worker.fleet.fit import refuse_misfits
+from worker.fleet.fit import refuse_misfits, refuse_unknown_limits
 from worker.fleet.stacks import log_stacks
 from worker.fleet.supervisor import Supervisor
 from worker.router import Router, load_router
@@ -53,6 +53,7 @@ def load_routers(settings: FleetSettings, queues: Sequence[str] = ()) -> dict[st
             loaded[reference] = load_router(reference)
         refuse_misfits(settings.queues[name], loaded[reference])
         routers[name] = loaded[reference]
+    refuse_unknown_limits(settings, routers)
     return routers
 
 

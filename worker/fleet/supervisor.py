@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import structlog
 
@@ -11,11 +11,12 @@ from worker.engine.consumer import Consumer
 from worker.engine.context import QueueContext
 from worker.engine.room import most_in_hand, places
 from worker.engine.vitals import Vitals
-from worker.fleet.fit import misfits
+from worker.fleet.fit import limits_of, misfits, unused_limits
 from worker.fleet.health import Health
 from worker.fleet.lifespans import lifespan
 from worker.fleet.memory_limit import memory_warning
 from worker.fleet.state import State
+from worker.limits import Limiter, open_limits
 from worker.objects import Objects
 from worker.router import Router
 from worker.settings import FleetSettings, QueueSettings
@@ -87,9 +88,11 @@ class Supervisor:
                     states[router] = await stack.enter_async_context(opened)
             state = State(self.settings)
             cap = asyncio.Semaphore(self.settings.max_running_handlers) if self.settings.max_running_handlers else None
+            limits = await stack.enter_async_context(self._limits())
             for name, router in self._routers.items():
                 context = self._context(self.settings.queues[name], router, open_source, state)
                 context.objects = objects
+                context.limits = limits
                 stack.push_async_callback(context.source.close)
                 stack.callback(context.journal.close)
                 self.consumers[name] = Consumer(context, router, state=states[router], cap=cap)
@@ -164,6 +167,10 @@ class Supervisor:
             suspects=suspects,
         )
 
+    def _limits(self) -> AbstractAsyncContextManager[dict[str, Limiter]]:
+        used = limits_of(self.settings, self._routers)
+        return open_limits(self.settings.limits, used, service=self.settings.service, metrics=self.metrics.limit, now=self.clock.now)  # fmt: skip
+
     def _cut_short(self) -> None:
         if self._cutting is None:
             self._cutting = asyncio.create_task(self._cut_all(), name="cut-short")
@@ -187,4 +194,4 @@ def _warnings(settings: FleetSettings, routers: Mapping[str, Router]) -> list[st
     payload_bytes = sum(count * large[name].max_bytes for name, count in in_hand.items() if large[name].buckets)
     memory = memory_warning(sum(in_hand.values()), payload_bytes=payload_bytes)
     unfit = [sentence for name, router in routers.items() for sentence in misfits(settings.queues[name], router)]
-    return [*settings.warnings, *unfit, *([memory] if memory else [])]
+    return [*settings.warnings, *unfit, *unused_limits(settings, routers), *([memory] if memory else [])]

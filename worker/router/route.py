@@ -29,6 +29,8 @@ class HandlerOptions:
     """Failed runs until the dead-letter queue: 1 to 993."""
     batch: Batch | None = None
     """How many messages one call takes; `None` is one."""
+    limit: str | None = None
+    """The name of the limit in the fleet file that its calls keep to."""
 
     def check(self, owner: str) -> None:
         """Raise `ConfigError`, which names the owner, when a value is out of bounds."""
@@ -41,12 +43,15 @@ class HandlerOptions:
             raise ConfigError(f"{owner} has attempts={attempts!r}; allowed is a whole number from 1 to {MAX_ATTEMPTS}")
         if self.batch is not None and not isinstance(self.batch, Batch):
             raise ConfigError(f"{owner} has batch={self.batch!r}; allowed is `Batch(size=200, window_seconds=1)`")
+        limit: object = self.limit
+        if limit is not None and not (isinstance(limit, str) and limit):
+            raise ConfigError(f"{owner} has limit={limit!r}; allowed is the name of a limit in the fleet file")
 
 
 class Route:
     """A handler as the engine calls it."""
 
-    __slots__ = ("_chain", "_middleware", "attempts", "batch", "handler", "name", "pattern", "timeout_seconds")
+    __slots__ = ("_chain", "_middleware", "attempts", "batch", "handler", "limit", "name", "pattern", "timeout_seconds")
 
     def __init__(
         self, pattern: str, handler: Handler, options: HandlerOptions, middleware: Sequence[Middleware] = ()
@@ -58,6 +63,7 @@ class Route:
         self.timeout_seconds = options.timeout_seconds
         self.attempts = options.attempts
         self.batch = options.batch
+        self.limit = options.limit
         self._middleware = middleware
         self._chain = self.around(handler if self.batch is None else _in_a_batch_of_one(handler))
 

@@ -39,12 +39,18 @@ class Router:
         self._patterns: Patterns[Route] = Patterns()
 
     def on(
-        self, pattern: str, *, timeout: float | None = None, attempts: int | None = None, batch: Batch | None = None
+        self,
+        pattern: str,
+        *,
+        timeout: float | None = None,
+        attempts: int | None = None,
+        batch: Batch | None = None,
+        limit: str | None = None,
     ) -> Callable[[F], F]:
         """Register the decorated function for an event type, a prefix such as `order.*`, or `*`; returns it unchanged.
 
         `timeout` (seconds) and `attempts` (failed runs until the dead-letter queue) replace the queue's settings for
-        this handler. With `batch` it takes a `Sequence[Message[T]]` and may return a mapping of message ids to outcomes;
+        this handler. `limit` names a limit of the fleet file that its calls keep to. With `batch` it takes a `Sequence[Message[T]]` and may return a mapping of message ids to outcomes;
         who is not in it is done, and raising fails the whole batch. Raises `ConfigError` at decoration: for a pattern, bound, annotation or function that cannot
         work, and for a pattern that another handler has already.
         """
@@ -52,7 +58,7 @@ class Router:
             raise ConfigError(
                 f"`Router.on` was given a {type(pattern).__name__} as its pattern; write `@router.on('order.created')`"
             )
-        options = HandlerOptions(timeout, attempts, batch)
+        options = HandlerOptions(timeout, attempts, batch, limit)
 
         def decorate(function: F) -> F:
             frame = inspect.currentframe()

@@ -28,7 +28,9 @@ def refuse(fleet: "FleetSettings") -> None:
     """Raise the refusal of the first combination that cannot work."""
     _names_differ_in_the_environment("queues", fleet.queues)
     _names_differ_in_the_environment("topics", fleet.topics)
+    _names_differ_in_the_environment("limits", fleet.limits)
     for queue in fleet.queues.values():
+        _limit_is_declared(fleet, queue)
         _drain_outlasts_the_poll(fleet, queue)
         _queue_is_in_the_region(fleet, queue)
         _dead_letters_are_not_consumed(fleet, queue)
@@ -75,6 +77,17 @@ def _queue_is_in_the_region(fleet: "FleetSettings", queue: QueueSettings) -> Non
             ("queues", queue.name),
             ("aws", "region"),
         )
+
+
+def _limit_is_declared(fleet: "FleetSettings", queue: QueueSettings) -> None:
+    if queue.limit is not None and queue.limit not in fleet.limits:
+        nearest = difflib.get_close_matches(queue.limit, fleet.limits, n=1)
+        advice = (
+            f"did you mean {nearest[0]}?"
+            if nearest
+            else f"add it to limits (there: {', '.join(fleet.limits) or 'none'})"
+        )
+        raise refusal(f"is {queue.limit}, but must be declared in limits; {advice}", ("queues", queue.name, "limit"))
 
 
 def _dead_letters_are_not_consumed(fleet: "FleetSettings", queue: QueueSettings) -> None:

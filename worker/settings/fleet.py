@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from worker.settings import checks
 from worker.settings.address import Address
 from worker.settings.base import Settings, found, note, refusal
+from worker.settings.limit import LimitSettings
 from worker.settings.queue import QueueDefaults, QueueSettings
 from worker.settings.topic import TopicSettings
 
@@ -92,6 +93,8 @@ class FleetSettings(Settings):
     """Folder for crash journals, by which a process that starts knows what the last one died of; unset, one in the system's temporary folder."""
     defaults: QueueDefaults = QueueDefaults()
     """What holds for every queue that does not say otherwise."""
+    limits: Mapping[str, LimitSettings] = {}
+    """What downstreams take, by a name of your own; queues and handlers say which of them they keep to."""
     topics: Mapping[str, TopicSettings] = {}
     """The SNS topics of the fleet, by name or ARN; those of others are `external: true`."""
     queues: Mapping[str, QueueSettings] = Field(

@@ -18,8 +18,8 @@ __all__ = ["main", "pages"]
 EXAMPLE = Path("config/fleet.example.yaml")
 SCHEMA = Path("config/fleet.schema.json")
 REFERENCE = Path("docs/reference/settings.md")
-NAMES = {"topics": "order-events", "queues": "order-processing"}
-"""Under which name the example shows a topic and a queue."""
+NAMES = {"topics": "order-events", "queues": "order-processing", "limits": "crm-api"}
+"""Under which name the example shows a topic, a queue and a limit."""
 QUEUE = "queues.NAME"
 WIDTH = 120
 

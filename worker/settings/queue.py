@@ -207,6 +207,13 @@ class QueueSettings(QueueDefaults):
     """The dead-letter queue; `none`, said on purpose, means that a message is retried until its retention ends."""
     subscribe: tuple[SubscriptionSettings, ...] = Field(default=(), strict=False)
     """The topics whose events come into this queue."""
+    limit: str | None = Field(
+        default=None,
+        pattern=r"^\S+$",
+        json_schema_extra=note(allowed="the name of a limit in limits"),
+        examples=["crm-api"],
+    )
+    """The limit, by its name in `limits`, that all messages of the queue keep to: a permit is taken before each is received."""
     external: bool = False
     """Whether the queue belongs to someone else: `topology` never creates or changes it."""
 

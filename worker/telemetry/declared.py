@@ -226,4 +226,46 @@ LOG_LINES_DROPPED = Declared(
     is_per_queue=False,
 )
 
+# Limits, each as this process sees it.
+LIMIT_PERMITS = Declared(
+    "longshore_limit_permits",
+    Kind.GAUGE,
+    "permits",
+    "Permits of a limit that this process holds; over a fleet, their sum is at most the limit's concurrency.",
+    {"limit": ()},
+    is_per_queue=False,
+)
+LIMIT_WAITS = Declared(
+    "longshore_limit_waits_total",
+    Kind.COUNTER,
+    "waits",
+    "Receives and handler calls that had to wait for a limit.",
+    {"limit": ()},
+    is_per_queue=False,
+)
+LIMIT_REFUSALS = Declared(
+    "longshore_limit_refusals_total",
+    Kind.COUNTER,
+    "messages",
+    "Messages that were given back because they had waited for their handler's limit for too long.",
+    {"limit": ()},
+    is_per_queue=False,
+)
+LIMIT_PERMITS_LOST = Declared(
+    "longshore_limit_permits_lost_total",
+    Kind.COUNTER,
+    "permits",
+    "Permits that ended before their message did, whose handler was cancelled.",
+    {"limit": ()},
+    is_per_queue=False,
+)
+LIMIT_STORE_ERRORS = Declared(
+    "longshore_limit_store_errors_total",
+    Kind.COUNTER,
+    "calls",
+    "Calls of a limit's store that failed.",
+    {"limit": ()},
+    is_per_queue=False,
+)
+
 ALL: tuple[Declared, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Declared))

@@ -17,9 +17,10 @@ from prometheus_client.samples import Sample
 from worker.telemetry import declared, logs
 from worker.telemetry.cells import Cell, Computed, Number, Sheet, Spread
 from worker.telemetry.declared import ALL, Declared
+from worker.telemetry.limit_metrics import LimitMetrics
 from worker.telemetry.queue_metrics import QueueMetrics, QueueSnapshot
 
-__all__ = ["Metrics", "QueueMetrics", "QueueSnapshot"]
+__all__ = ["LimitMetrics", "Metrics", "QueueMetrics", "QueueSnapshot"]
 
 
 class Metrics:
@@ -34,6 +35,7 @@ class Metrics:
     ) -> None:
         self._clock = clock
         self._queues: dict[str, QueueMetrics] = {}
+        self._limits: dict[str, LimitMetrics] = {}
         self._sheet = sheet = Sheet({})
         self._identity = Sheet({})
         self._event_loop_lag = sheet.one(declared.EVENT_LOOP_LAG, lambda: Spread(declared.EVENT_LOOP_LAG.buckets))
@@ -53,6 +55,12 @@ class Metrics:
         if name not in self._queues:
             self._queues[name] = QueueMetrics(name, clock=self._clock)
         return self._queues[name]
+
+    def limit(self, name: str) -> LimitMetrics:
+        """Return the verbs of a limit, the same object each time."""
+        if name not in self._limits:
+            self._limits[name] = LimitMetrics(name)
+        return self._limits[name]
 
     def info(self, *, service: str, version: str) -> None:
         """Say which service this is, and which version of Longshore runs it."""
@@ -86,7 +94,8 @@ class Metrics:
         self._registry.unregister(self._collector)
 
     def _sheets(self) -> list[Sheet]:
-        return [self._identity, self._sheet, *(queue.sheet for queue in list(self._queues.values()))]
+        queues, limits = list(self._queues.values()), list(self._limits.values())
+        return [self._identity, self._sheet, *(queue.sheet for queue in queues), *(limit.sheet for limit in limits)]
 
     def _drain_seconds(self) -> float:
         return 0.0 if self._drain_began is None else self._clock() - self._drain_began

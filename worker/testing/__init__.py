@@ -6,6 +6,7 @@ from worker.testing.fleet import Fleet
 from worker.testing.memory import DeadLettered, MemorySource
 from worker.testing.memory_objects import MemoryObjects
 from worker.testing.memory_topic import MemoryTopic
+from worker.testing.permits import MemoryPermits
 from worker.testing.run import FakeLease, run, run_batch
 from worker.testing.tables import migrate
 
@@ -15,6 +16,7 @@ __all__ = [
     "Faults",
     "Fleet",
     "MemoryObjects",
+    "MemoryPermits",
     "MemorySource",
     "MemoryTopic",
     "Operation",

@@ -11,6 +11,7 @@ from worker.engine.context import QueueContext
 from worker.engine.journal import Suspects
 from worker.engine.vitals import Vitals
 from worker.fleet.fit import refuse_misfits
+from worker.limits import Limiter
 from worker.router import Router
 from worker.router.threads import RUN_IN_PLACE
 from worker.settings import QueueSettings
@@ -72,6 +73,9 @@ class Fleet:
         self.cap: asyncio.Semaphore | None = None
         """How many handlers may run at once in all fleets that share it; set it before running."""
 
+        self.limits: dict[str, Limiter] = {}
+        """The limits by name, shared with other fleets that have them, too; whoever made one runs it."""
+
     async def run(self, router: Router | Callable[..., Any], *, seconds: float | None = None) -> None:
         """Consume for `seconds`, or until the queue is empty and everything is settled; then drain."""
         async with self.running(router) as consumer:
@@ -97,6 +101,7 @@ class Fleet:
             context = QueueContext(self.source, self.settings, metrics, clock, Ticker(clock), vitals)
             context.suspects = self.suspects
             context.objects = self.objects
+            context.limits = self.limits
             self.consumer = consumer = Consumer(context, router, state=state, cap=self.cap)
             RUN_IN_PLACE.set(virtual_time.is_running())  # threads do not know virtual time
             task = asyncio.create_task(consumer.run(), name=f"consumer-{self.settings.name}")

@@ -23,7 +23,14 @@ def logs() -> Iterator[list[EventDict]]:
         yield lines
 
 
-FATES = {Cause.TIMEOUT: Retry, Cause.LEASE_CAP: Retry, Cause.DRAIN: Release, Cause.LEASE_LOST: Abandon}
+FATES = {
+    Cause.THROTTLED: Release,
+    Cause.TIMEOUT: Retry,
+    Cause.LEASE_CAP: Retry,
+    Cause.PERMIT_LOST: Release,
+    Cause.DRAIN: Release,
+    Cause.LEASE_LOST: Abandon,
+}
 
 
 @pytest.mark.parametrize("cause", Cause)

@@ -81,8 +81,10 @@ async def perform_around(step: Any) -> None:
 
 FATES: dict[Cause | None, tuple[type, ...]] = {
     None: (Ack, Retry, DeadLetter),
+    Cause.THROTTLED: (Release,),
     Cause.TIMEOUT: (Retry,),
     Cause.LEASE_CAP: (Retry, Release),
+    Cause.PERMIT_LOST: (Release,),
     Cause.DRAIN: (Release,),
     Cause.LEASE_LOST: (Abandon,),
 }

@@ -1,0 +1,75 @@
+"""Opens the limits of a fleet: what counts in this process, and what counts in a store."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+
+from worker.errors import UsageError
+from worker.limits.limiter import Limiter
+from worker.limits.local import LocalLimiter
+from worker.limits.shared import SharedLimiter
+from worker.limits.store import PermitStore
+from worker.settings import LimitSettings
+from worker.telemetry.metrics import LimitMetrics
+
+__all__ = ["open_limits"]
+
+RESTART_SECONDS = 1.0
+
+log = structlog.get_logger("limits")
+
+
+@asynccontextmanager
+async def open_limits(
+    declared: Mapping[str, LimitSettings],
+    used: Collection[str],
+    *,
+    service: str,
+    metrics: Callable[[str], LimitMetrics],
+    now: Callable[[], float],
+) -> AsyncIterator[dict[str, Limiter]]:
+    """Keep the limits that are used, by name, while inside; raises `UsageError` when what one needs is not installed."""
+    limits: dict[str, Limiter] = {}
+    stores: list[PermitStore] = []
+    for name, settings in declared.items():
+        if name not in used:
+            continue
+        if settings.store is None:
+            limits[name] = LocalLimiter(name, settings, metrics(name))
+        else:
+            stores.append(_redis(settings.store, service, name))
+            limits[name] = SharedLimiter(name, settings, stores[-1], metrics(name), now=now)
+    tasks = [asyncio.create_task(_kept(limit), name=f"limit-{limit.name}") for limit in limits.values()]
+    try:
+        yield limits
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for store in stores:
+            await store.close()
+
+
+async def _kept(limit: Limiter) -> None:
+    """Run a limit's loop, and start it again when it crashes: nothing starts without it, but what runs goes on."""
+    while True:
+        try:
+            return await limit.run()
+        except Exception:
+            log.exception("a limit's loop crashed", limit=limit.name)
+        await asyncio.sleep(RESTART_SECONDS)
+
+
+def _redis(url: str, service: str, name: str) -> PermitStore:
+    try:
+        from worker.limits.redis import RedisPermits
+    except ImportError:
+        raise UsageError(
+            f"limit {name} counts in Redis, whose client is not installed: pip install 'longshore[redis]'"
+        ) from None
+    try:
+        return RedisPermits(url, service, name)
+    except ValueError as error:
+        raise UsageError(f"limits.{name}.store is no URL of Redis: {error}") from None
