@@ -49,6 +49,8 @@ class Throttle:
         self._limiters = list({id(each): each for each in (self._queue, *self._handlers.values()) if each}.values())
         self._wish: set[asyncio.Future[list[Permit]]] = set()
         """What receive loops wait for."""
+        self._waiting: set[Waiting] = set()
+        """Who waits for a handler's own limit."""
         self._is_closed = False
         self._found = 0
         if self._queue is not None:
@@ -88,11 +90,13 @@ class Throttle:
         return min(seconds, CONTENDED_POLL_SECONDS) if self._queue is not None and self._queue.is_contended else seconds
 
     def close(self) -> None:
-        """Let receive loops wait no longer."""
+        """Let receive loops wait no longer, and give back who waits for a handler's own limit: others have more time."""
         self._is_closed = True
         for wish in self._wish:
             if not wish.done():
                 wish.set_result([])
+        for waiting in self._waiting:
+            _interrupt(self._may_go(waiting()), Cause.DRAIN)
 
     def limits(self, route: Route) -> bool:
         """Whether the calls of the handler have to wait for anything."""
@@ -120,14 +124,19 @@ class Throttle:
         """Wait for the handler's own limit; whoever has waited for too long is given back, and waits no more."""
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + WAIT_SECONDS
-        permit = None if own.settings.concurrency is None else await self._own_permit(own, waiting)
+        permit: Permit | None = None
+        self._waiting.add(waiting)
         try:
+            if own.settings.concurrency is not None:
+                permit = await self._own_permit(own, waiting)
             while not await own.start(max(0.0, ends_at - loop.time()) if self._may_go(waiting()) else math.inf):
                 await self._give_back(own, waiting)
         except BaseException:
             if permit is not None:
                 permit.release()
             raise
+        finally:
+            self._waiting.discard(waiting)
         return permit
 
     async def _own_permit(self, own: Limiter, waiting: Waiting) -> Permit:

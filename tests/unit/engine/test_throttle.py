@@ -400,3 +400,16 @@ async def test_a_batch_whose_permit_is_lost_is_cancelled_and_no_other() -> None:
         await until(lambda: source.is_empty)
     assert sizes[:2] == [5, 5]
     assert sum(sizes[1:]) == 10
+
+
+async def test_who_waits_for_a_handlers_limit_goes_back_at_the_drain() -> None:
+    """It has not started, and another worker has more time for it."""
+    source, downstream = MemorySource("crm"), Downstream(10)
+    for number in range(5):
+        source.send(f"{number}")
+    fleet = Fleet(source, wait_time_seconds=0)  # no poll is on the wire that would be given them again
+    fleet.limits = {"crm": LocalLimiter("crm", LimitSettings(concurrency=1))}
+    async with fleet.running(limited_router(downstream)):
+        await asyncio.sleep(5)
+    assert len(downstream.calls) == 1
+    assert source.visible == 4
