@@ -13,6 +13,7 @@ import pytest
 from support.differs import LOCALSTACK, MINISTACK, Differs
 from support.localstack import LocalStack
 from support.postgres import Postgres
+from support.redis import Redis
 
 from worker.aws.session import AwsClients
 from worker.local import EmbeddedAws
@@ -20,6 +21,7 @@ from worker.local import EmbeddedAws
 _ASKED_FOR = {
     "strict": "needs LocalStack, which is large and not installed by `make setup`",
     "postgres": "needs PostgreSQL, which comes from the system's packages (apt-get install postgresql)",
+    "redis": "needs Redis, which comes from the system's packages (apt-get install redis-server)",
     "export": "needs cfn-lint and python-hcl2, which are large and not installed by `make setup`",
     "terraform": "needs Terraform and its provider hashicorp/aws, which only some machines have or can get",
     "helm": "needs Helm and the schemas of Kubernetes, which `make helm-test` fetches",
@@ -92,6 +94,13 @@ async def aws_clients(aws: EmbeddedAws | LocalStack) -> AsyncIterator[AwsClients
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL to make databases on; started once, on first use."""
     with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """A Redis to make databases on; started once, on first use."""
+    with Redis() as server:
         yield server
 
 

@@ -54,6 +54,8 @@ OWNERS = {
     "boto3": ("worker/aws/",),
     "aiohttp": ("worker/aws/", "worker/server/", "worker/handlers/", "worker/demo/"),
     "sqlalchemy": ("worker/handlers/",),
+    "asyncpg": ("worker/idempotency/",),
+    "redis": ("worker/idempotency/",),
     "aiosmtplib": ("worker/handlers/",),
     "ministack": ("worker/local/",),
     "aiosmtpd": ("worker/demo/",),

@@ -6,6 +6,7 @@ from worker.engine.clock import Clock, Ticker
 from worker.engine.journal import NoJournal, Suspects
 from worker.engine.verdict import Rules
 from worker.engine.vitals import Vitals
+from worker.idempotency import Store
 from worker.settings import QueueSettings
 from worker.source import Depth, QueueFacts, Source
 from worker.telemetry.metrics import QueueMetrics
@@ -29,6 +30,8 @@ class QueueContext:
     """What is being handled, for the process that comes after a crash."""
     suspects: Suspects = field(default_factory=Suspects)
     """What was being handled when processes before this one died."""
+    store: Store | None = None
+    """Where it is marked what is in progress and what is done, for handlers with an `idempotency_key`."""
     depth: Depth | None = None
     """What SQS said last of the queue's size; up to half a minute old."""
     drain_ends_at: float | None = None

@@ -12,8 +12,10 @@ from worker.engine.calls import Call, Calls
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
 from worker.engine.happened import classify, interrupted, sound
+from worker.engine.once import Once, Work
 from worker.engine.room import Room
 from worker.engine.verdict import Tries
+from worker.idempotency import fingerprint_of
 from worker.message import Message
 from worker.outcome import Ack, DeadLetter, Fate, Outcome, Release, Retry
 from worker.router import Route, Router
@@ -30,6 +32,8 @@ class _Prepared(NamedTuple):
 
     route: Route
     message: Message[Any]
+    work: Work | None
+    """What is to be done once, where its handler names an idempotency key."""
 
 
 class Executor:
@@ -40,11 +44,14 @@ class Executor:
     failed attempt and never hits the settlement. A cancellation of the message's task comes from outside the engine.
     """
 
-    def __init__(self, context: QueueContext, router: Router, room: Room, *, state: object = None) -> None:
+    def __init__(
+        self, context: QueueContext, router: Router, room: Room, *, state: object = None, once: Once | None = None
+    ) -> None:
         self._context = context
         self._router = router
         self._room = room
         self._state = state
+        self._once = once
         self._calls = Calls(context, room.pace)
         self._batches = {route: Batches(route, self._calls, room) for route in router.routes if route.batch is not None}
 
@@ -101,17 +108,15 @@ class Executor:
                 return DeadLetter(SUSPECTED_CRASHER)
             if self._comes_too_late(delivery, route):
                 return Release(0 if self._context.settings.is_fifo else random.uniform(0, LATE_JITTER_SECONDS))
-            return _Prepared(route, self._message(delivery, decoded, route.event_of(decoded)))
+            message = self._message(delivery, decoded, route.event_of(decoded))
+            return _Prepared(route, message, _work(route, message.event, decoded))
         except BaseException as error:  # noqa: BLE001  # a validator of the user's may raise anything
             return classify(error)
 
     async def _run(self, delivery: Delivery, prepared: _Prepared) -> Fate | None:
         """Return how the handler ended; a cancellation from outside is passed on to it and raised once it has ended."""
-        route, message = prepared
-        batches = self._batches.get(route)
-        attempt: Coroutine[Any, Any, Fate | None]
-        attempt = self._attempt(delivery, route, message) if batches is None else batches.attempt(delivery, message)
-        task = asyncio.create_task(attempt, name=f"handler-{route.name}")
+        attempt = self._attempt_once(delivery, prepared)
+        task = asyncio.create_task(attempt, name=f"handler-{prepared.route.name}")
         fate: Fate | None
         try:
             fate = await task
@@ -120,6 +125,29 @@ class Executor:
         if (outer := asyncio.current_task()) is not None and outer.cancelling():
             raise asyncio.CancelledError
         return fate
+
+    def _attempt_once(self, delivery: Delivery, prepared: _Prepared) -> Coroutine[Any, Any, Fate | None]:
+        """Attempt the message; where its handler names an idempotency key, only if its work is to be done now."""
+        route, message, work = prepared
+        batches = self._batches.get(route)
+
+        def attempt() -> Coroutine[Any, Any, Fate | None]:
+            return self._attempt(delivery, route, message) if batches is None else batches.attempt(delivery, message)
+
+        if self._once is None or work is None:
+            return attempt()
+        once = self._once
+
+        async def attempt_once() -> Fate | None:
+            fate: Fate | None = None
+            try:
+                fate = await once.run(delivery, work, attempt)
+            finally:
+                if batches is not None:
+                    batches.skip(message.id, is_done=isinstance(fate, Ack))
+            return fate
+
+        return attempt_once()
 
     async def _attempt(self, delivery: Delivery, route: Route, message: Message[Any]) -> Fate:
         call = Call(self._calls, route.name)
@@ -187,6 +215,12 @@ class Executor:
         if drain_ends_at is None or self._context.rules.is_last_receive(delivery.received):
             return False
         return self._context.clock.now() + self.p95_seconds(route.name) > drain_ends_at
+
+
+def _work(route: Route, event: object, decoded: Decoded) -> Work | None:
+    """Return what the event asks for; raises `PermanentError` when it has not the key that its handler names."""
+    key = route.idempotency_key
+    return None if key is None else Work(key.read(event), fingerprint_of(decoded.payload))
 
 
 async def _limited(delivery: Delivery, timeout_seconds: float | None, call: Awaitable[Outcome]) -> Outcome:

@@ -64,7 +64,7 @@ class Passage:
         happened = await self._executor.execute_together(lane)
         acked = _leading(happened)
         for delivery in lane[:acked]:
-            self._breaker.succeeded(delivery)
+            self._succeeded(delivery)
         settled = await asyncio.gather(*(self.settle(delivery, Ack()) for delivery in lane[:acked]))
         ended = list(zip(lane[:acked], settled, strict=True))
         if acked < len(happened) and all(each is None for each in settled):
@@ -117,13 +117,29 @@ class Passage:
         """Return the message's fate; `None` once it has waited in place and is to be run again."""
         match happened:
             case Ack():
-                self._breaker.succeeded(delivery)
+                self._succeeded(delivery)
                 return happened
+            case Release(runs_elsewhere=True):
+                self._breaker.passed(delivery)
+                return await self._judge_shared(delivery, happened)
             case Retry():
                 return await self._judge_failure(delivery, happened)
             case _:
                 self._breaker.passed(delivery)
                 return self._rule(happened, delivery, Tries(delivery.attempt))
+
+    async def _judge_shared(self, delivery: Delivery, release: Release) -> Fate | None:
+        """Return what becomes of a message whose work runs elsewhere: it has failed in nothing.
+
+        It is given back until then where there are receives to spare; a FIFO group waits in place.
+        """
+        is_spare = delivery.received.receive_count < (delivery.attempts or self._context.settings.attempts)
+        is_spare = is_spare and not (self._is_fifo or self._context.rules.is_last_receive(delivery.received))
+        if is_spare or self._context.is_draining:
+            return self._released(delivery, release.after)
+        if await delivery.wait(release.after):
+            return None
+        return Abandon() if delivery.cause is Cause.LEASE_LOST else self._released(delivery, release.after)
 
     async def _judge_failure(self, delivery: Delivery, failure: Retry) -> Fate | None:
         """Return what becomes of a failed message; what fails while it is held by the breaker has had no attempt."""
@@ -180,6 +196,13 @@ class Passage:
         if not is_free:
             self._breaker.passed(delivery)
         return is_free
+
+    def _succeeded(self, delivery: Delivery) -> None:
+        """Tell the breaker that a handler has done its work; a duplicate of done work ran none."""
+        if delivery.was_done:
+            self._breaker.passed(delivery)
+        else:
+            self._breaker.succeeded(delivery)
 
     def _may_wait(self, delivery: Delivery, retry: Retry) -> bool:
         """Whether the head of a FIFO group may wait in place for its next attempt; it must where one receive more is too many."""

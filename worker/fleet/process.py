@@ -17,7 +17,8 @@ from worker.aws.sqs import SqsSource
 from worker.engine.receiver import max_loops
 from worker.engine.room import places
 from worker.engine.watchdog import Watchdog
-from worker.fleet.fit import refuse_misfits
+from worker.fleet.fit import refuse_misfits, refuse_without_store
+from worker.fleet.marks import marks_store
 from worker.fleet.stacks import log_stacks
 from worker.fleet.supervisor import Supervisor
 from worker.router import Router, load_router
@@ -49,6 +50,7 @@ def load_routers(settings: FleetSettings, queues: Sequence[str] = ()) -> dict[st
         if reference not in loaded:
             loaded[reference] = load_router(reference)
         refuse_misfits(settings.queues[name], loaded[reference])
+        refuse_without_store(settings, loaded[reference])
         routers[name] = loaded[reference]
     return routers
 
@@ -99,6 +101,7 @@ class Process:
                 await stack.enter_async_context(server)
                 rooms = [places(self.settings.queues[name], router) for name, router in self._routers.items()]
                 clients = await stack.enter_async_context(open_clients(rooms, self._access))
+                self.supervisor.store = marks_store(self.settings, self._routers, clients)
                 stack.enter_context(_Signals(self._told_to_stop))
                 log.info("started", service=self.settings.service, queues=list(self._routers), status=_url(self.settings.server.host, server.port))  # fmt: skip
                 started(server.port)

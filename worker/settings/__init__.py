@@ -5,6 +5,7 @@ This room is the only reader of `os.environ`, and imports neither AWS nor loggin
 
 from worker.settings.address import Address
 from worker.settings.fleet import AwsSettings, FleetSettings, LogSettings, ServerSettings
+from worker.settings.idempotency import IdempotencySettings
 from worker.settings.load import effective, load
 from worker.settings.queue import (
     BreakerSettings,
@@ -24,6 +25,7 @@ __all__ = [
     "ConcurrencyRange",
     "DeadLetterSettings",
     "FleetSettings",
+    "IdempotencySettings",
     "LogSettings",
     "QueueDefaults",
     "QueueSettings",

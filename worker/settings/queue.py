@@ -200,6 +200,8 @@ class QueueSettings(QueueDefaults):
     """The dead-letter queue; `none`, said on purpose, means that a message is retried until its retention ends."""
     subscribe: tuple[SubscriptionSettings, ...] = Field(default=(), strict=False)
     """The topics whose events come into this queue."""
+    consumer: str | None = Field(default=None, min_length=1, max_length=200, examples=["order-processing"])
+    """Whose work idempotency keys mark; unset, the queue's name. Queues that share it do each key's work once among them."""
     external: bool = False
     """Whether the queue belongs to someone else: `topology` never creates or changes it."""
 

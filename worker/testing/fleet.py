@@ -11,6 +11,7 @@ from worker.engine.context import QueueContext
 from worker.engine.journal import Suspects
 from worker.engine.vitals import Vitals
 from worker.fleet.fit import refuse_misfits
+from worker.idempotency import MemoryStore, Store
 from worker.router import Router
 from worker.router.threads import RUN_IN_PLACE
 from worker.settings import QueueSettings
@@ -68,6 +69,8 @@ class Fleet:
         """What was being handled when the process before this one died; set it before running."""
         self.cap: asyncio.Semaphore | None = None
         """How many handlers may run at once in all fleets that share it; set it before running."""
+        self.store: Store = MemoryStore()
+        """Where handlers with an `idempotency_key` mark their work; fleets that share one are workers of one fleet."""
 
     async def run(self, router: Router | Callable[..., Any], *, seconds: float | None = None) -> None:
         """Consume for `seconds`, or until the queue is empty and everything is settled; then drain."""
@@ -93,6 +96,7 @@ class Fleet:
             vitals = Vitals(clock, fatal=self.fatal.append)
             context = QueueContext(self.source, self.settings, metrics, clock, Ticker(clock), vitals)
             context.suspects = self.suspects
+            context.store = self.store
             self.consumer = consumer = Consumer(context, router, state=state, cap=self.cap)
             RUN_IN_PLACE.set(virtual_time.is_running())  # threads do not know virtual time
             task = asyncio.create_task(consumer.run(), name=f"consumer-{self.settings.name}")
