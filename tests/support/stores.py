@@ -15,7 +15,7 @@ from worker.aws.session import AwsClients
 from worker.idempotency import MemoryStore, Store, StoreError, open_store
 from worker.local import EmbeddedAws
 
-__all__ = ["STORES", "OpenAgain", "Server", "opener", "server_of"]
+__all__ = ["STORES", "OpenAgain", "Server", "opener", "server_of", "url_of"]
 
 RETENTION_SECONDS: Final = 3600
 STORES: Final = (
@@ -39,18 +39,18 @@ def server_of(kind: str, request: pytest.FixtureRequest) -> Server:
     return server
 
 
-async def opener(server: Server, stack: AsyncExitStack) -> OpenAgain:
-    """Return what opens an empty store there, the same at every call; it is closed with the stack."""
+async def opener(server: Server, stack: AsyncExitStack, url: str | None = None) -> OpenAgain:
+    """Return what opens one store there, an empty one without `url`; it is closed with the stack."""
     if server is None:
         memory = MemoryStore(retention_seconds=RETENTION_SECONDS)
         return lambda: _itself(memory)
     dynamodb = None
     if isinstance(server, EmbeddedAws):
         dynamodb = (await stack.enter_async_context(AwsClients(server.access))).dynamodb
-    url = await _url(server)
+    place = url or await url_of(server)
 
     async def open_again() -> Store:
-        store = open_store(url, retention_seconds=RETENTION_SECONDS, dynamodb=dynamodb)
+        store = open_store(place, retention_seconds=RETENTION_SECONDS, dynamodb=dynamodb)
         stack.push_async_callback(store.close)
         with suppress(StoreError):  # DynamoDB takes a moment to make a table
             await store.open()
@@ -65,7 +65,8 @@ async def _itself(store: Store) -> Store:
     return store
 
 
-async def _url(server: Server) -> str:
+async def url_of(server: Server) -> str:
+    """Return the address of an empty store of its own."""
     if isinstance(server, Postgres):
         return await server.make_database()
     if isinstance(server, Redis):
