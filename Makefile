@@ -60,7 +60,7 @@ postgres: $(STAMP)  ## Run the tests against PostgreSQL only (apt-get install po
 	@$(PYTEST) -m postgres
 
 stores: $(STAMP)  ## Run the tests of idempotency stores, on PostgreSQL and Redis too (apt-get install postgresql redis-server)
-	@$(PYTEST) -m "integration or postgres or redis or not integration" tests/conformance/test_store.py tests/chaos/test_once.py
+	@$(PYTEST) -m "postgres or redis or not strict" tests/conformance/test_store.py tests/chaos/test_once.py tests/chaos/test_store_trouble.py
 
 export: $(STAMP)  ## Lint the exported templates with cfn-lint and parse the Terraform
 	@$(PYTEST) -m export

@@ -45,14 +45,24 @@ class Redis:
         program = shutil.which("redis-server") or shutil.which("valkey-server")
         if program is None:
             raise RedisError("there is no redis-server: apt-get install redis-server, or leave these tests out")
+        self._program = program
         with socket.socket() as taken:
             taken.bind((_HOST, 0))
             self.port = taken.getsockname()[1]
         self._folder = Path(tempfile.mkdtemp(prefix="longshore-redis-"))
+        try:
+            self.start()
+        except BaseException:
+            self.end()
+            raise
+        return self
+
+    def start(self) -> None:
+        """Start it, empty, and return once it takes connections."""
         settings = {"bind": _HOST, "port": self.port, "save": "", "requirepass": _PASSWORD, "databases": _DATABASES}
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [program, *(text for name, value in settings.items() for text in (f"--{name}", str(value)))],
+                [self._program, *(text for name, value in settings.items() for text in (f"--{name}", str(value)))],
                 cwd=self._folder,
                 env={"PATH": os.defpath},
                 stdin=subprocess.DEVNULL,
@@ -65,10 +75,15 @@ class Redis:
         while b"Ready to accept connections" not in (self._folder / "log").read_bytes():
             if self._process.poll() is not None or time.monotonic() > ends_at:
                 said = (self._folder / "log").read_text(errors="replace").splitlines()[-3:]
-                self.end()
                 raise RedisError(f"Redis did not start: {' / '.join(said) or 'it said nothing'}")
             time.sleep(0.05)
-        return self
+
+    def stop(self) -> None:
+        """Kill it; it forgets everything."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -76,11 +91,8 @@ class Redis:
         self.end()
 
     def end(self) -> None:
-        """Kill it; nobody needs its data."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
+        """Kill it and leave nothing behind."""
+        self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

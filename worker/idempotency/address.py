@@ -21,7 +21,7 @@ def open_store(url: str, *, retention_seconds: float, dynamodb: Channel | None =
         from worker.idempotency.sqlite import SqliteStore
 
         return SqliteStore(Path(url.removeprefix("sqlite:///")), retention_seconds=retention_seconds)
-    if scheme in {"postgresql", "postgres"}:
+    if scheme == "postgresql":
         from worker.idempotency.postgresql import PostgresStore
 
         return PostgresStore(url, retention_seconds=retention_seconds)

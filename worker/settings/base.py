@@ -62,7 +62,7 @@ def found(value: Any) -> str:
 
 def masked(url: str) -> str:
     """Return a URL as it may be shown and logged: without user and password, and without its query, which may hold them too."""
-    return re.sub(r"//.*@", "//***@", url.partition("?")[0])
+    return re.sub(r"//.*@", "//***@", url).partition("?")[0]
 
 
 def _shortened(text: str) -> str:
