@@ -11,7 +11,7 @@ from support.loop_time import now
 
 from worker import Ack, Batch, Message, Outcome, PermanentError, Router, TransientError
 from worker.engine.once import OTHER_PAYLOAD
-from worker.idempotency import MemoryStore
+from worker.idempotency import Answer, Mark, MemoryStore
 from worker.telemetry import declared
 from worker.telemetry.cells import Number
 from worker.testing import MemorySource
@@ -256,6 +256,34 @@ async def test_a_store_that_goes_down_later_loses_nothing(source: MemorySource, 
             await asyncio.sleep(1)
     assert source.dead_letters == []
     assert sorted(shop.done, key=int) == [str(number) for number in range(50)]
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "raises what it must not"])
+async def test_a_store_that_misbehaves_is_a_store_that_is_down(source: MemorySource, trouble: str) -> None:
+    """One that does not answer within five seconds, or has a defect, costs no message (I1)."""
+
+    class Misbehaving(MemoryStore):
+        is_bad = True
+
+        async def begin(self, marks: Sequence[Mark]) -> list[Answer]:
+            if self.is_bad and trouble == "hangs":
+                await asyncio.sleep(1e6)
+            if self.is_bad:
+                raise KeyError("a defect")
+            return await super().begin(marks)
+
+    store, shop = Misbehaving(), Shop()
+    for number in range(5):
+        source.send(order(str(number)))
+    async with fleet_at(source, store, attempts=2).running(shop.router) as consumer:
+        await asyncio.sleep(60)
+        assert "idempotency" in consumer.context.vitals.problems
+        assert shop.started == []
+        store.is_bad = False
+        while not source.is_empty:  # noqa: ASYNC110 - a queue in memory tells nobody
+            await asyncio.sleep(1)
+    assert len(shop.done) == 5
+    assert source.dead_letters == []
 
 
 async def test_work_whose_mark_could_not_be_written_is_acked_and_counted(source: MemorySource, store: MemoryStore) -> None:  # fmt: skip
