@@ -1,17 +1,20 @@
 """From a URL to its store."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from worker.aws.channel import Channel
 from worker.errors import ConfigError
 from worker.idempotency.store import Store
 from worker.settings.base import masked
 
+if TYPE_CHECKING:
+    from worker.aws.channel import Channel
+
 __all__ = ["open_store"]
 
 
-def open_store(url: str, *, retention_seconds: float, dynamodb: Channel | None = None) -> Store:
+def open_store(url: str, *, retention_seconds: float, dynamodb: "Channel | None" = None) -> Store:
     """Return the store at a URL, not yet opened; raise `ConfigError` when its driver is not installed.
 
     `dynamodb` is the process's client of DynamoDB, which `dynamodb://TABLE` needs.
