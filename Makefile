@@ -10,7 +10,7 @@ AUDIT_STAMP := $(AUDIT)/.installed
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test unit integration strict postgres redis export chaos image compose-demo compose-test helm-test lint types format generate helm-generate bench build wheel-test audit lock clean
+.PHONY: help setup demo run test unit integration strict postgres stores export chaos image compose-demo compose-test helm-test lint types format generate helm-generate bench build wheel-test audit lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -49,18 +49,18 @@ test: $(STAMP)  ## Run every test and print branch coverage
 unit: $(STAMP)  ## Run the tests that need no server, in virtual time
 	@$(PYTEST) tests/unit tests/conformance tests/property tests/architecture -m "not integration"
 
-integration: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack and PostgreSQL (apt-get install postgresql)
-	@$(PYTEST) -m strict tests/conformance
-	@$(PYTEST) -m "strict or postgres" --ignore tests/conformance
+integration: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack, PostgreSQL and Redis (apt-get install postgresql redis-server)
+	@$(PYTEST) -m "strict or postgres or redis" tests/conformance
+	@$(PYTEST) -m "strict or postgres or redis" --ignore tests/conformance
 
 strict: $(STAMP) $(LOCALSTACK_STAMP)  ## Run the tests against LocalStack only
 	@$(PYTEST) -m strict
 
-redis: $(STAMP)  ## Run the tests against Redis only (apt-get install redis-server)
-	@$(PYTEST) -m redis
-
 postgres: $(STAMP)  ## Run the tests against PostgreSQL only (apt-get install postgresql)
 	@$(PYTEST) -m postgres
+
+stores: $(STAMP)  ## Run the tests of idempotency stores, on PostgreSQL and Redis too (apt-get install postgresql redis-server)
+	@$(PYTEST) -m "postgres or redis or not strict" tests/conformance/test_store.py tests/chaos/test_once.py tests/chaos/test_store_trouble.py
 
 export: $(STAMP)  ## Lint the exported templates with cfn-lint and parse the Terraform
 	@$(PYTEST) -m export
@@ -121,7 +121,7 @@ audit: $(STAMP) $(AUDIT_STAMP)  ## Bill of materials, known vulnerabilities, Doc
 
 lock: $(STAMP)  ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --all-extras --group dev -o requirements-dev.lock pyproject.toml
-	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra uvloop --extra orders --extra redis -c requirements-dev.lock -o requirements.lock pyproject.toml
+	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra uvloop --extra orders --extra postgresql --extra redis -c requirements-dev.lock -o requirements.lock pyproject.toml
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -c requirements-dev.lock -o requirements-build.lock requirements-build.in
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-localstack.lock requirements-localstack.in
 	@uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links -o requirements-audit.lock requirements-audit.in

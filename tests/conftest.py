@@ -13,7 +13,7 @@ import pytest
 from support.differs import LOCALSTACK, MINISTACK, Differs
 from support.localstack import LocalStack
 from support.postgres import Postgres
-from support.redis import RedisServer
+from support.redis import Redis
 
 from worker.aws.session import AwsClients
 from worker.aws.sqs import SqsSource
@@ -102,10 +102,16 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    """A Redis to count in; started once, on first use."""
-    with RedisServer() as server:
+def redis() -> Iterator[Redis]:
+    """A Redis to make databases on; started once, on first use."""
+    with Redis() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(redis: Redis) -> Redis:
+    """The Redis to count in."""
+    return redis
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

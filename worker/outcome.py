@@ -42,6 +42,8 @@ class Release:
 
     after: float = 0
     """Seconds until others may receive it."""
+    runs_elsewhere: bool = field(default=False, kw_only=True)
+    """Another message has the same work in progress: this one waits for it, in place where a receive more is dear."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,10 +54,11 @@ OWNERS = {
     "boto3": ("worker/aws/",),
     "aiohttp": ("worker/aws/", "worker/server/", "worker/handlers/", "worker/demo/"),
     "sqlalchemy": ("worker/handlers/", "worker/sql/"),
+    "asyncpg": ("worker/idempotency/",),
+    "redis": ("worker/idempotency/", "worker/limits/"),
     "aiosmtplib": ("worker/handlers/",),
     "ministack": ("worker/local/",),
     "aiosmtpd": ("worker/demo/",),
-    "redis": ("worker/limits/",),
     "rich": ("worker/demo/", "worker/cli/"),
     "typer": ("worker/cli/",),
 }

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypedDict, Unpack
 import pytest
 from support.differs import AWS, LOCALSTACK, MINISTACK, Differs
 from support.localstack import LocalStack
-from support.redis import RedisServer
+from support.redis import Redis
 
 from worker.aws.entries import sent_attributes
 from worker.aws.session import AwsClients
@@ -172,7 +172,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[PermitStore]:
     """The store of permits that this run of the test is about."""
     opened: PermitStore = MemoryPermits()
     if _is_on(request.node, "redis"):
-        server: RedisServer = request.getfixturevalue("redis_server")
+        server: Redis = request.getfixturevalue("redis_server")
         opened = RedisPermits(server.url, "tests", uuid.uuid4().hex)
     yield opened
     await opened.close()

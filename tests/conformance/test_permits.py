@@ -6,7 +6,7 @@ import uuid
 from itertools import count
 
 import pytest
-from support.redis import RedisServer
+from support.redis import Redis
 
 from worker.limits import Answer, Claim, PermitStore, StoreError
 from worker.limits.redis import RedisPermits
@@ -150,7 +150,7 @@ async def test_a_start_that_is_too_far_away_takes_no_moment(store: PermitStore) 
 
 
 @pytest.mark.redis
-async def test_two_limits_of_one_store_do_not_know_each_other(redis_server: RedisServer) -> None:
+async def test_two_limits_of_one_store_do_not_know_each_other(redis_server: Redis) -> None:
     stores = [RedisPermits(redis_server.url, service, "crm") for service in ("orders", "payments")]
     for each in stores:
         assert (await Owner(each).claim(3)).granted == 3

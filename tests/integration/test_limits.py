@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from support.redis import RedisServer
+from support.redis import Redis
 
 from worker import Message, Router
 from worker.aws.session import AwsClients
@@ -51,7 +51,7 @@ asyncio.run(main())
 """
 
 
-def fleet_wide(server: RedisServer, **settings: Any) -> LimitSettings:
+def fleet_wide(server: Redis, **settings: Any) -> LimitSettings:
     return LimitSettings(scope="fleet", store=server.url, **settings)
 
 
@@ -75,7 +75,7 @@ async def consumed(
 
 
 async def test_six_workers_have_three_messages_in_flight_at_most(
-    aws_clients: AwsClients, make_queue: Callable[..., Awaitable[str]], redis_server: RedisServer
+    aws_clients: AwsClients, make_queue: Callable[..., Awaitable[str]], redis_server: Redis
 ) -> None:
     """Zanda's and Jeff's case: nothing is received that may not start, so one receive is enough for each message (P3)."""
     dead_letter = await make_queue("crm-dlq")
@@ -125,7 +125,7 @@ async def test_six_workers_have_three_messages_in_flight_at_most(
     assert most_in_flight <= 3
 
 
-async def test_a_killed_workers_permits_come_back(redis_server: RedisServer) -> None:
+async def test_a_killed_workers_permits_come_back(redis_server: Redis) -> None:
     """Kill -9: what it held ends with its lease, and no sooner."""
     name = uuid.uuid4().hex
     process = await asyncio.create_subprocess_exec(
@@ -151,7 +151,7 @@ async def test_a_killed_workers_permits_come_back(redis_server: RedisServer) -> 
 async def test_a_redis_that_goes_and_comes_back() -> None:
     """Closed: what is held is lost when it ends, and nothing is given until Redis answers again."""
     lost: list[float] = []
-    with RedisServer() as server:
+    with Redis() as server:
         store = RedisPermits(server.url, "tests", "crm")
         limit = SharedLimiter("crm", fleet_wide(server, concurrency=2), store, now=CLOCK.now, lease_seconds=4)
         running = asyncio.create_task(limit.run())
@@ -175,7 +175,7 @@ async def test_a_redis_that_goes_and_comes_back() -> None:
         await store.close()
 
 
-async def test_a_rate_over_a_fleet_is_one_rate(redis_server: RedisServer) -> None:
+async def test_a_rate_over_a_fleet_is_one_rate(redis_server: Redis) -> None:
     """Two workers start twenty calls a second between them."""
     starts: list[float] = []
     name = uuid.uuid4().hex

@@ -1,58 +1,106 @@
-"""`RedisServer`: a Redis from Debian's packages for tests, on loopback, on a free port, in memory only."""
+"""`Redis`: a Redis from Debian's packages for tests, on loopback, without a file, while its parent lives."""
 
+import ctypes
+import os
 import shutil
+import signal
 import socket
 import subprocess
+import tempfile
 import time
-from typing import Self
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import quote
 
-__all__ = ["RedisServer"]
+__all__ = ["Redis", "RedisError"]
 
-_START_SECONDS = 10.0
+_HOST: Final = "127.0.0.1"
+_PASSWORD: Final = "p@ss/w:rd"
+"""Special characters have to be written as %XX in an address."""
+_DATABASES: Final = 1000
+_START_SECONDS: Final = 30.0
+_PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None)
 
 
-class RedisServer:
-    """A server; a context manager. It can be stopped and started again on its port, and then knows nothing any more."""
+class RedisError(Exception):
+    """It cannot be started."""
+
+
+class Redis:
+    """A server of its own; a context manager."""
 
     def __init__(self) -> None:
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            self.port = taken.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.port = 0
+        self._databases = 0
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def url(self) -> str:
+        """The address of the database that is there without asking."""
+        return f"redis://:{quote(_PASSWORD, safe='')}@{_HOST}:{self.port}/0"
+
+    def make_database(self) -> str:
+        """Return the address of a database that no other test uses."""
+        self._databases += 1
+        return f"redis://:{quote(_PASSWORD, safe='')}@{_HOST}:{self.port}/{self._databases}"
+
     def __enter__(self) -> Self:
-        self.start()
+        program = shutil.which("redis-server") or shutil.which("valkey-server")
+        if program is None:
+            raise RedisError("there is no redis-server: apt-get install redis-server, or leave these tests out")
+        self._program = program
+        with socket.socket() as taken:
+            taken.bind((_HOST, 0))
+            self.port = taken.getsockname()[1]
+        self._folder = Path(tempfile.mkdtemp(prefix="longshore-redis-"))
+        try:
+            self.start()
+        except BaseException:
+            self.end()
+            raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def start(self) -> None:
-        """Start it, and return when it answers."""
-        binary = shutil.which("redis-server")
-        if binary is None:
-            raise FileNotFoundError("there is no redis-server: apt-get install redis-server, or leave out -m redis")
-        self._process = subprocess.Popen(
-            [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"],
-            stdout=subprocess.DEVNULL,
-        )
+        """Start it, empty, and return once it takes connections."""
+        settings = {"bind": _HOST, "port": self.port, "save": "", "requirepass": _PASSWORD, "databases": _DATABASES}
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [self._program, *(text for name, value in settings.items() for text in (f"--{name}", str(value)))],
+                cwd=self._folder,
+                env={"PATH": os.defpath},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is the tests'
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - it only calls what is loaded already
+            )
         ends_at = time.monotonic() + _START_SECONDS
-        while not self._answers():
-            assert time.monotonic() < ends_at, "redis-server did not start"
-            time.sleep(0.02)
+        while b"Ready to accept connections" not in (self._folder / "log").read_bytes():
+            if self._process.poll() is not None or time.monotonic() > ends_at:
+                said = (self._folder / "log").read_text(errors="replace").splitlines()[-3:]
+                raise RedisError(f"Redis did not start: {' / '.join(said) or 'it said nothing'}")
+            time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it at once."""
+        """Kill it; it forgets everything."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.wait()
 
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(16).startswith(b"+PONG")
-        except OSError:
-            return False
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Kill it and leave nothing behind."""
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end the server when the tests are gone, whatever killed them."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

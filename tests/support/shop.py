@@ -32,6 +32,7 @@ from worker import Batch, Message, PermanentError, Router, TransientError
 
 router = Router()
 batches = Router()
+once = Router()
 LEDGER = os.open("ledger.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 def note(verb: str, message: Message[Any]) -> None:
@@ -57,6 +58,12 @@ async def handle_many(messages: list[Message[dict[str, Any]]]) -> None:
         os._exit(137)
     for message in messages:
         note("end", message)
+
+@once.on("*", idempotency_key="n")
+async def handle_once(message: Message[dict[str, Any]]) -> None:
+    note("start", message)
+    await asyncio.sleep(message.event.get("seconds", 0))
+    note("end", message)
 """
 
 
@@ -107,7 +114,7 @@ class Shop:
         self._workers: list[Worker] = []
 
     def configure(self, *, process: str = "", router: str = "router", **settings: object) -> None:
-        """Write the fleet file: settings of the queue, and of the process as YAML; `batches` is the other router."""
+        """Write the fleet file: settings of the queue, and of the process as YAML; `batches` and `once` are the other routers."""
         lines = "\n".join(f"    {name}: {json.dumps(value)}" for name, value in settings.items())
         text = f"service: shop\nserver: {{port: 0}}\n{textwrap.dedent(process)}\nqueues:\n  {self.queue}:\n    handlers: shop_handlers:{router}\n{lines}\n"
         (self.folder / "fleet.yaml").write_text(text)

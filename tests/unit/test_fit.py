@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from worker import Batch, ConfigError, Message, Router
-from worker.fleet.fit import misfits, refuse_misfits
-from worker.settings import QueueSettings
+from worker.fleet.fit import misfits, refuse_misfits, refuse_without_store
+from worker.settings import FleetSettings, QueueSettings
 
 
 def queue(name: str = "orders", **settings: Any) -> QueueSettings:
@@ -92,3 +92,16 @@ def test_a_time_limit_above_the_lease_is_warned_of() -> None:
 
 def test_what_fits_is_not_warned_of() -> None:
     assert list(misfits(queue(), router(attempts=3, timeout=5))) == []
+
+
+def test_an_idempotency_key_needs_a_store() -> None:
+    """A handler that counts on being run once is not started without (I1, X1)."""
+    fleet = {"queues": {"orders": {"name": "orders", "handlers": "shop:router"}}}
+    keyed = router(idempotency_key="order_id")
+    with pytest.raises(
+        ConfigError, match=r"has an idempotency_key, but the fleet has no store for it: set idempotency\.store"
+    ):
+        refuse_without_store(FleetSettings.model_validate(fleet), keyed)
+    stored = FleetSettings.model_validate({**fleet, "idempotency": {"store": "sqlite:///var/marks.sqlite"}})
+    refuse_without_store(stored, keyed)
+    refuse_without_store(FleetSettings.model_validate(fleet), router())

@@ -23,6 +23,7 @@ __all__ = ["AwsAccess", "AwsClients", "Credentials"]
 
 RECEIVE_READ_TIMEOUT_SECONDS = 25
 """SQS's longest poll is 20 s; a shorter read timeout would cut polls that are only waiting."""
+DYNAMODB_CONNECTIONS = 40
 _READ_TIMEOUT_SECONDS = 10
 _CONNECT_TIMEOUT_SECONDS = 5
 _BLOCKING_TIMEOUT_SECONDS = 2
@@ -78,6 +79,8 @@ class AwsClients:
         self.settle = self._channel("sqs", settle_connections)
         """SQS, for everything else."""
         self.sns = self._channel("sns", settle_connections)
+        self.dynamodb = self._channel("dynamodb", DYNAMODB_CONNECTIONS)
+        """DynamoDB, for idempotency marks; its client is made at the first call."""
         self.sts = self._channel("sts", 1)
 
     async def __aenter__(self) -> Self:
@@ -124,7 +127,7 @@ class AwsClients:
 
     async def close(self) -> None:
         """Close every connection."""
-        for channel in (self.receive, self.settle, self.sns, self.sts):
+        for channel in (self.receive, self.settle, self.sns, self.dynamodb, self.sts):
             await channel.close()
 
     async def account(self) -> tuple[str, str]:

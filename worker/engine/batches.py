@@ -62,9 +62,9 @@ class _Circle:
         self._joined.append(ticket)
         return self.without(ticket.delivery.received.id)
 
-    def fail(self, ticket: _Ticket) -> None:
+    def fail(self, message_id: str) -> None:
         """Let nobody who comes behind it be handled."""
-        self._ends_before = min(self._ends_before, self._place(ticket))
+        self._ends_before = min(self._ends_before, self._order.index(message_id))
 
     def admits(self, ticket: _Ticket) -> bool:
         """Whether nobody before it has failed."""
@@ -152,7 +152,7 @@ class Batches:
             del self._tickets[message.id]
             if ticket.circle is not None:
                 if ticket.run is None and (delivery.cause is not None or not isinstance(happened, Ack)):
-                    ticket.circle.fail(ticket)
+                    ticket.circle.fail(message.id)
                 self._begin(ticket.circle.without(message.id))
         if delivery.cause is not None and not ticket.is_answered:
             return interrupted(delivery.cause, has_run=ticket.run is not None)
@@ -162,6 +162,14 @@ class Batches:
         """The next attempts of these are one batch, in this order."""
         circle = _Circle(deliveries)
         self._circles.update((delivery.received.id, circle) for delivery in deliveries)
+
+    def skip(self, message_id: str, *, is_done: bool) -> None:
+        """Do not wait for a message that ended before it came here; unless it is done, nobody behind it is handled."""
+        circle = self._circles.pop(message_id, None)
+        if circle is not None:
+            if not is_done:
+                circle.fail(message_id)
+            self._begin(circle.without(message_id))
 
     def flush(self) -> None:
         """Begin as many batches as what is pending needs."""
@@ -243,7 +251,7 @@ class Batches:
         """Return who has not left meanwhile; in a FIFO group nobody overtakes one who has."""
         for ticket in tickets:
             if ticket.circle is not None and ticket.answer.done():
-                ticket.circle.fail(ticket)
+                ticket.circle.fail(ticket.message.id)
             elif ticket.circle is not None and not ticket.circle.admits(ticket):
                 _void(ticket)
         return [ticket for ticket in tickets if not ticket.answer.done()]

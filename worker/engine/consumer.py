@@ -14,6 +14,7 @@ from worker.engine.gate import Gate
 from worker.engine.guarded import guarded
 from worker.engine.keeper import Keeper
 from worker.engine.lease import LeaseTerms
+from worker.engine.once import Once
 from worker.engine.passage import Passage
 from worker.engine.receiver import Receiver
 from worker.engine.room import Room
@@ -56,7 +57,9 @@ class Consumer:
         )
         self.keeper = Keeper(context, terms, gate)
         """The table of leases, for the watchdog."""
-        executor = Executor(context, router, room, state=state)
+        is_once = context.store is not None and any(route.idempotency_key is not None for route in router.routes)
+        self._once = Once(context, self.slots, context.store) if is_once and context.store is not None else None
+        executor = Executor(context, router, room, state=state, once=self._once)
         stages = Stages(executor, self.keeper, settlement)
         self._breaker = breaker = Breaker(context, self.slots)
         self._dispatcher = Dispatcher(context, terms, stages, Passage(context, stages, breaker, room.pace))
@@ -79,6 +82,8 @@ class Consumer:
                 self._start(background, "breaker", self._breaker.run),
                 self._start(background, "survey", self._survey.run),
             ]
+            if self._once is not None:
+                helpers.append(self._start(background, "idempotency", self._once.keep))
             async with self._dispatcher:  # 2. leaves when the last message is settled
                 with self._throttle:
                     await self._receiver.run()  # 1. returns when the slots are closed

@@ -7,6 +7,7 @@ from worker.engine.clock import Clock, Ticker
 from worker.engine.journal import NoJournal, Suspects
 from worker.engine.verdict import Rules
 from worker.engine.vitals import Vitals
+from worker.idempotency import Store
 from worker.limits import Limiter
 from worker.objects import Objects
 from worker.settings import QueueSettings
@@ -36,6 +37,8 @@ class QueueContext:
     """Where large payloads lie; given to every queue that names buckets."""
     limits: Mapping[str, Limiter] = field(default_factory=dict)
     """The limits of the process, by name."""
+    store: Store | None = None
+    """Where it is marked what is in progress and what is done, for handlers with an `idempotency_key`."""
     depth: Depth | None = None
     """What SQS said last of the queue's size; up to half a minute old."""
     drain_ends_at: float | None = None

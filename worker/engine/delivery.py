@@ -38,7 +38,7 @@ class Delivery:
     place: with its lease kept, until it is run again.
     """
 
-    __slots__ = ("_waiter", "attempt", "attempts", "cause", "company", "event_type", "failures", "handler", "is_alone", "is_superseded", "lease", "on_interrupt", "received", "receives", "run")  # fmt: skip
+    __slots__ = ("_waiter", "attempt", "attempts", "cause", "company", "event_type", "failures", "handler", "is_alone", "is_superseded", "lease", "on_interrupt", "received", "receives", "run", "was_done")  # fmt: skip
 
     def __init__(self, received: Received, lease: HeldLease, attempt: int = 1) -> None:
         self.received = received
@@ -60,6 +60,8 @@ class Delivery:
         """The others that were handled in its last call."""
         self.is_alone = False
         """It is run by itself, also by a handler of batches."""
+        self.was_done = False
+        """Its work had been done before it came: it was not run, which says nothing of what its handler depends on."""
         self.is_superseded = False
         """Its lease is lost, and a newer receive of the message waits for its end."""
         self.run: asyncio.Task[object] | None = None

@@ -15,8 +15,10 @@ from worker.engine.delivery import Cause, Delivery
 from worker.engine.expiry import expires_at
 from worker.engine.happened import classify, interrupted, sound
 from worker.engine.large_payloads import LargePayloads
+from worker.engine.once import Once, Work
 from worker.engine.room import Room
 from worker.engine.verdict import Tries
+from worker.idempotency import fingerprint_of
 from worker.message import Message
 from worker.objects import S3Pointer
 from worker.outcome import Ack, DeadLetter, Expired, Fate, Outcome, Release, Retry
@@ -39,6 +41,8 @@ class _Prepared(NamedTuple):
     message: Message[Any]
     expires_at: float | None
     """Unix time from which on it is not worth handling."""
+    work: Work | None
+    """What is to be done once, where its handler names an idempotency key."""
 
 
 class _Elsewhere(NamedTuple):
@@ -56,12 +60,15 @@ class Executor:
     failed attempt and never hits the settlement. A cancellation of the message's task comes from outside the engine.
     """
 
-    def __init__(self, context: QueueContext, router: Router, room: Room, *, state: object = None) -> None:
+    def __init__(
+        self, context: QueueContext, router: Router, room: Room, *, state: object = None, once: Once | None = None
+    ) -> None:
         self._context = context
         self._router = router
         self._room = room
         self._state = state
         self._large_payloads = LargePayloads(context)
+        self._once = once
         self._calls = Calls(context, room.pace)
         self._batches = {route: Batches(route, self._calls, room) for route in router.routes if route.batch is not None}
 
@@ -131,15 +138,13 @@ class Executor:
                 return Release(0 if self._context.settings.is_fifo else random.uniform(0, LATE_JITTER_SECONDS))
             if pointer is not None and not route.takes_pointers:
                 return _Elsewhere(decoded, pointer)
-            return _Prepared(route, self._message(delivery, decoded, route.event_of(decoded)), moment)
+            message = self._message(delivery, decoded, route.event_of(decoded))
+            return _Prepared(route, message, moment, _work(route, message.event, decoded))
         except BaseException as error:  # noqa: BLE001  # a validator of the user's may raise anything
             return classify(error)
 
     async def _run(self, delivery: Delivery, prepared: _Prepared) -> Fate | None:
-        batches = self._batches.get(prepared.route)
-        attempt: Coroutine[Any, Any, Fate | None]
-        attempt = self._attempt(delivery, prepared) if batches is None else batches.attempt(delivery, prepared.message)
-        return await _in_a_task(attempt, f"handler-{prepared.route.name}")
+        return await _in_a_task(self._attempt_once(delivery, prepared), f"handler-{prepared.route.name}")
 
     async def _fetched(self, delivery: Delivery, elsewhere: _Elsewhere) -> _Prepared | Fate:
         """Return the message with its large payload, fetched while its lease is kept, unless something ended that."""
@@ -161,8 +166,31 @@ class Executor:
             delivery.end()
         return got if delivery.cause is None else interrupted(delivery.cause, has_run=False)
 
+    def _attempt_once(self, delivery: Delivery, prepared: _Prepared) -> Coroutine[Any, Any, Fate | None]:
+        """Attempt the message; where its handler names an idempotency key, only if its work is to be done now."""
+        route, message, _, work = prepared
+        batches = self._batches.get(route)
+
+        def attempt() -> Coroutine[Any, Any, Fate | None]:
+            return self._attempt(delivery, prepared) if batches is None else batches.attempt(delivery, message)
+
+        if self._once is None or work is None:
+            return attempt()
+        once = self._once
+
+        async def attempt_once() -> Fate | None:
+            fate: Fate | None = None
+            try:
+                fate = await once.run(delivery, work, attempt)
+            finally:
+                if batches is not None:
+                    batches.skip(message.id, is_done=isinstance(fate, Ack))
+            return fate
+
+        return attempt_once()
+
     async def _attempt(self, delivery: Delivery, prepared: _Prepared) -> Fate:
-        route, message, moment = prepared
+        route, message, moment, _ = prepared
         call = Call(self._calls, route.name)
         timeout = route.timeout_seconds or self._context.settings.handler_timeout_seconds
         happened: Fate = Release()
@@ -249,6 +277,12 @@ async def _in_a_task(work: Coroutine[Any, Any, T], name: str) -> T | Fate:
     if (outer := asyncio.current_task()) is not None and outer.cancelling():
         raise asyncio.CancelledError
     return ended
+
+
+def _work(route: Route, event: object, decoded: Decoded) -> Work | None:
+    """Return what the event asks for; raises `PermanentError` when it has not the key that its handler names."""
+    key = route.idempotency_key
+    return None if key is None else Work(key.read(event), fingerprint_of(decoded.payload))
 
 
 async def _limited(delivery: Delivery, timeout_seconds: float | None, call: Awaitable[Outcome]) -> Outcome:

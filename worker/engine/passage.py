@@ -135,8 +135,23 @@ class Passage:
         if isinstance(happened, Retry):
             return await self._judge_failure(delivery, happened)
         self._breaker.passed(delivery)
+        if isinstance(happened, Release) and happened.runs_elsewhere:
+            return await self._judge_shared(delivery, happened)
         delivery.failures += isinstance(happened, DeadLetter)  # it may come again, when its copy is refused
         return self._rule(happened, delivery, Tries(delivery.attempt))
+
+    async def _judge_shared(self, delivery: Delivery, release: Release) -> Fate | None:
+        """Return what becomes of a message whose work runs elsewhere: it has failed in nothing.
+
+        It is given back until then where there are receives to spare; a FIFO group waits in place.
+        """
+        is_spare = delivery.received.receive_count < (delivery.attempts or self._context.settings.attempts)
+        is_spare = is_spare and not (self._is_fifo or self._context.rules.is_last_receive(delivery.received))
+        if is_spare or self._context.is_draining:
+            return self._released(delivery, release.after)
+        if await delivery.wait(release.after):
+            return None
+        return Abandon() if delivery.cause is Cause.LEASE_LOST else self._released(delivery, release.after)
 
     async def _judge_failure(self, delivery: Delivery, failure: Retry) -> Fate | None:
         """Return what becomes of a failed message; what fails while it is held by the breaker has had no attempt."""
@@ -222,8 +237,8 @@ class Passage:
         log.warning(event, queue=self._context.queue, reason=failure.reason, after_seconds=failure.after, exc_info=failure.error, **delivery.log_fields)  # fmt: skip
 
     def _ended_well(self, delivery: Delivery, ack: Ack) -> None:
-        """Tell the breaker; what came too late to be run says nothing of what its handler depends on."""
-        if isinstance(ack, Expired):
+        """Tell the breaker; what came too late to be run, or was done before, says nothing of what its handler depends on."""
+        if isinstance(ack, Expired) or delivery.was_done:
             self._breaker.passed(delivery)
         else:
             self._breaker.succeeded(delivery)

@@ -9,7 +9,7 @@ from worker.engine.clock import Clock
 
 __all__ = ["LoopPulse", "Vitals"]
 
-HOLDING_SLOTS = ("settlement", "dead_letter", "breaker", "limit")
+HOLDING_SLOTS = ("settlement", "dead_letter", "breaker", "limit", "idempotency")
 """Parts whose trouble holds slots that cannot be given back: knowingly, so their loops are not stuck."""
 
 

@@ -8,7 +8,7 @@ from worker.router import Route, Router
 from worker.settings import FleetSettings, QueueSettings
 from worker.source import MAX_BATCH
 
-__all__ = ["limits_of", "misfits", "refuse_misfits", "refuse_unknown_limits", "unused_limits"]
+__all__ = ["limits_of", "misfits", "refuse_misfits", "refuse_unknown_limits", "refuse_without_store", "unused_limits"]
 
 
 def refuse_misfits(queue: QueueSettings, router: Router) -> None:
@@ -16,6 +16,16 @@ def refuse_misfits(queue: QueueSettings, router: Router) -> None:
     for route in router.routes:
         _batch_fits(queue, route)
         _attempts_can_be_used(queue, route)
+
+
+def refuse_without_store(fleet: FleetSettings, router: Router) -> None:
+    """Raise `ConfigError` for the first handler whose work nobody could mark."""
+    for route in router.routes:
+        if route.idempotency_key is not None and fleet.idempotency.store is None:
+            raise ConfigError(
+                f"{route.handler.label} has an idempotency_key, but the fleet has no store for it: set idempotency.store, for "
+                f"one machine to sqlite:///var/idempotency.sqlite"
+            )
 
 
 def misfits(queue: QueueSettings, router: Router) -> Iterator[str]:

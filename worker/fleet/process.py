@@ -18,7 +18,8 @@ from worker.aws.sqs import SqsSource
 from worker.engine.receiver import max_loops
 from worker.engine.room import places
 from worker.engine.watchdog import Watchdog
-from worker.fleet.fit import refuse_misfits, refuse_unknown_limits
+from worker.fleet.fit import refuse_misfits, refuse_unknown_limits, refuse_without_store
+from worker.fleet.marks import marks_store
 from worker.fleet.stacks import log_stacks
 from worker.fleet.supervisor import Supervisor
 from worker.router import Router, load_router
@@ -52,6 +53,7 @@ def load_routers(settings: FleetSettings, queues: Sequence[str] = ()) -> dict[st
         if reference not in loaded:
             loaded[reference] = load_router(reference)
         refuse_misfits(settings.queues[name], loaded[reference])
+        refuse_without_store(settings, loaded[reference])
         routers[name] = loaded[reference]
     refuse_unknown_limits(settings, routers)
     return routers
@@ -105,6 +107,7 @@ class Process:
                 clients = await stack.enter_async_context(open_clients(rooms, self._access))
                 objects = S3Objects(clients, connections=min(sum(rooms), MOST_FETCHING))
                 stack.push_async_callback(objects.close)
+                self.supervisor.store = marks_store(self.settings, self._routers, clients)
                 stack.enter_context(_Signals(self._told_to_stop))
                 log.info("started", service=self.settings.service, queues=list(self._routers), status=_url(self.settings.server.host, server.port))  # fmt: skip
                 started(server.port)

@@ -14,8 +14,10 @@ from worker.engine.vitals import Vitals
 from worker.fleet.fit import limits_of, misfits, unused_limits
 from worker.fleet.health import Health
 from worker.fleet.lifespans import lifespan
+from worker.fleet.marks import kept_open
 from worker.fleet.memory_limit import memory_warning
 from worker.fleet.state import State
+from worker.idempotency import Store
 from worker.limits import Limiter, open_limits
 from worker.objects import Objects
 from worker.router import Router
@@ -58,6 +60,8 @@ class Supervisor:
         """Why the process cannot go on, in one sentence."""
         self.warnings = _warnings(settings, routers)
         """What somebody should look at before it hurts, one sentence each."""
+        self.store: Store | None = None
+        """Where work with an idempotency key is marked; set before running."""
         self._routers = routers
         self.clock = clock or SystemClock()
         self._on_drain = on_drain
@@ -81,6 +85,8 @@ class Supervisor:
         for warning in self.warnings:
             log.warning("the fleet file may hurt", warning=warning)
         async with AsyncExitStack() as stack:
+            if self.store is not None:
+                await stack.enter_async_context(kept_open(self.store))
             states: dict[Router, object] = {}
             for name, router in self._routers.items():
                 if router not in states:
@@ -165,6 +171,7 @@ class Supervisor:
             vitals=Vitals(self.clock, fatal=self.fail),
             journal=journal,
             suspects=suspects,
+            store=self.store,
         )
 
     def _limits(self) -> AbstractAsyncContextManager[dict[str, Limiter]]:

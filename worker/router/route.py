@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from worker.aws.envelope import Decoded
 from worker.errors import ConfigError
+from worker.idempotency import IdempotencyKey
 from worker.message import Message
 from worker.middleware.protocol import CallNext, Middleware
 from worker.objects import S3Pointer
@@ -31,6 +32,8 @@ class HandlerOptions:
     """How many messages one call takes; `None` is one."""
     limit: str | None = None
     """The name of the limit in the fleet file that its calls keep to."""
+    idempotency_key: IdempotencyKey | None = None
+    """The business key of an event, by which its work is done once; `None` runs every delivery."""
 
     def check(self, owner: str) -> None:
         """Raise `ConfigError`, which names the owner, when a value is out of bounds."""
@@ -51,7 +54,18 @@ class HandlerOptions:
 class Route:
     """A handler as the engine calls it."""
 
-    __slots__ = ("_chain", "_middleware", "attempts", "batch", "handler", "limit", "name", "pattern", "timeout_seconds")
+    __slots__ = (
+        "_chain",
+        "_middleware",
+        "attempts",
+        "batch",
+        "handler",
+        "idempotency_key",
+        "limit",
+        "name",
+        "pattern",
+        "timeout_seconds",
+    )
 
     def __init__(
         self, pattern: str, handler: Handler, options: HandlerOptions, middleware: Sequence[Middleware] = ()
@@ -64,6 +78,7 @@ class Route:
         self.attempts = options.attempts
         self.batch = options.batch
         self.limit = options.limit
+        self.idempotency_key = options.idempotency_key
         self._middleware = middleware
         self._chain = self.around(handler if self.batch is None else _in_a_batch_of_one(handler))
 

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from worker.errors import ConfigError
+from worker.idempotency import IdempotencyKey, KeySource
 from worker.middleware.protocol import Middleware
 from worker.router.batch import Batch
 from worker.router.handler import Handler, HandlerFunction
@@ -46,24 +47,28 @@ class Router:
         attempts: int | None = None,
         batch: Batch | None = None,
         limit: str | None = None,
+        idempotency_key: KeySource | None = None,
     ) -> Callable[[F], F]:
         """Register the decorated function for an event type, a prefix such as `order.*`, or `*`; returns it unchanged.
 
         `timeout` (seconds) and `attempts` (failed runs until the dead-letter queue) replace the queue's settings for
-        this handler. `limit` names a limit of the fleet file that its calls keep to. With `batch` it takes a `Sequence[Message[T]]` and may return a mapping of message ids to outcomes;
-        who is not in it is done, and raising fails the whole batch. Raises `ConfigError` at decoration: for a pattern, bound, annotation or function that cannot
+        this handler. `limit` names a limit of the fleet file that its calls keep to. `idempotency_key` names the event's business
+        key: a field (`"order.id"`), several, or a function of the event; its work is then done once, by the fleet's store. With
+        `batch` it takes a `Sequence[Message[T]]` and may return a mapping of message ids to outcomes; who is not in it is done,
+        and raising fails the whole batch. Raises `ConfigError` at decoration: for a pattern, bound, annotation or function that cannot
         work, and for a pattern that another handler has already.
         """
         if not isinstance(pattern, str):
             raise ConfigError(
                 f"`Router.on` was given a {type(pattern).__name__} as its pattern; write `@router.on('order.created')`"
             )
-        options = HandlerOptions(timeout, attempts, batch, limit)
 
         def decorate(function: F) -> F:
             frame = inspect.currentframe()
             handler = Handler(function, _local_names(frame.f_back if frame else None), is_batch=batch is not None)
             check_pattern(pattern, owner=handler.label)
+            key = None if idempotency_key is None else IdempotencyKey(idempotency_key, owner=handler.label)
+            options = HandlerOptions(timeout, attempts, batch, limit, key)
             options.check(handler.label)
             other = self._routes.get(pattern)
             if other is not None:
@@ -96,7 +101,9 @@ class Router:
         if not self._routes:
             raise ConfigError("the router has no handlers; decorate at least one function with `@router.on(...)`")
         for route in self._routes.values():
-            _ = route.handler.payload
+            annotated = route.handler.payload.type
+            if route.idempotency_key is not None:
+                route.idempotency_key.check(annotated, owner=route.handler.label)
 
     def lifespan_context(self) -> AbstractAsyncContextManager[Any]:
         """Return the context to enter once per process; it yields `message.state`, `None` without a lifespan."""

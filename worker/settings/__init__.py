@@ -5,6 +5,7 @@ This room is the only reader of `os.environ`, and imports neither AWS nor loggin
 
 from worker.settings.address import Address
 from worker.settings.fleet import AwsSettings, FleetSettings, LogSettings, ServerSettings
+from worker.settings.idempotency import IdempotencySettings
 from worker.settings.limit import LimitSettings
 from worker.settings.load import effective, load
 from worker.settings.payloads import LargePayloadSettings, OffloadSettings
@@ -26,6 +27,7 @@ __all__ = [
     "ConcurrencyRange",
     "DeadLetterSettings",
     "FleetSettings",
+    "IdempotencySettings",
     "LargePayloadSettings",
     "LimitSettings",
     "LogSettings",

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Key", "KeyPath", "Settings", "found", "note", "refusal"]
+__all__ = ["Key", "KeyPath", "Settings", "found", "masked", "note", "refusal"]
 
 Key = str | int
 KeyPath = tuple[Key, ...]
@@ -58,6 +58,11 @@ def found(value: Any) -> str:
             return _shortened(repr(re.sub(r"//[^/@]*@", "//***@", value)))
         case _:
             return _shortened(str(value))
+
+
+def masked(url: str) -> str:
+    """Return a URL as it may be shown and logged: without user and password, and without its query, which may hold them too."""
+    return re.sub(r"//.*@", "//***@", url).partition("?")[0]
 
 
 def _shortened(text: str) -> str:

@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 from worker.settings import checks
 from worker.settings.address import Address
 from worker.settings.base import Settings, found, note, refusal
+from worker.settings.idempotency import IdempotencySettings
 from worker.settings.limit import LimitSettings
 from worker.settings.queue import QueueDefaults, QueueSettings
 from worker.settings.topic import TopicSettings
@@ -91,6 +92,8 @@ class FleetSettings(Settings):
     """What is logged, and how."""
     state_dir: str | None = Field(default=None, min_length=1, examples=["/var/lib/longshore"])
     """Folder for crash journals, by which a process that starts knows what the last one died of; unset, one in the system's temporary folder."""
+    idempotency: IdempotencySettings = IdempotencySettings()
+    """Where it is marked what is in progress and what is done, for handlers with an `idempotency_key`."""
     defaults: QueueDefaults = QueueDefaults()
     """What holds for every queue that does not say otherwise."""
     limits: Mapping[str, LimitSettings] = {}

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from worker.errors import ConfigError
 from worker.settings.address import by_name
+from worker.settings.base import masked
 from worker.settings.document import parse
 from worker.settings.environment import CONFIG_VARIABLE, overridden
 from worker.settings.fleet import FleetSettings
@@ -42,6 +43,8 @@ def effective(settings: FleetSettings) -> dict[str, Any]:
     plain = settings.model_dump(mode="json")
     for section, members in (("queues", settings.queues), ("topics", settings.topics)):
         plain[section] = {member.address: plain[section][name] for name, member in members.items()}
+    if settings.idempotency.store is not None:
+        plain["idempotency"]["store"] = masked(settings.idempotency.store)
     return plain
 
 

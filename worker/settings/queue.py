@@ -214,6 +214,8 @@ class QueueSettings(QueueDefaults):
         examples=["crm-api"],
     )
     """The limit, by its name in `limits`, that all messages of the queue keep to: a permit is taken before each is received."""
+    consumer: str | None = Field(default=None, min_length=1, max_length=200, examples=["order-processing"])
+    """Whose work idempotency keys mark; unset, the queue's name. Queues that share it do each key's work once among them."""
     external: bool = False
     """Whether the queue belongs to someone else: `topology` never creates or changes it."""
 

@@ -45,6 +45,7 @@ OPERATIONS = (
     "get_queue_attributes",
     OTHER,
 )
+IDEMPOTENCY_CALLS = ("open", "begin", "finish", "release", "renew", "prune")
 LOOPS = ("receive", "lease", "survey", OTHER)
 _FAULTS = tuple(fault.value for fault in Fault)
 
@@ -189,6 +190,27 @@ HELD = Declared(
     Kind.GAUGE,
     "messages",
     "Messages that wait in place, their leases kept, for the breaker to close.",
+)
+IDEMPOTENCY_DUPLICATES = Declared(
+    "longshore_idempotency_duplicates_total",
+    Kind.COUNTER,
+    "messages",
+    "Messages whose idempotency key was marked: as done, so they were acked, or as running, so they wait.",
+    {"of": ("done", "running")},
+)
+IDEMPOTENCY_ERRORS = Declared(
+    "longshore_idempotency_errors_total",
+    Kind.COUNTER,
+    "calls",
+    "Calls that the idempotency store did not answer; after `finish` the work is done, but a duplicate would run again.",
+    {"call": IDEMPOTENCY_CALLS},
+)
+IDEMPOTENCY_SECONDS = Declared(
+    "longshore_idempotency_call_seconds",
+    Kind.SUMMARY,
+    "seconds",
+    "Duration of calls to the idempotency store; messages share them.",
+    {"call": IDEMPOTENCY_CALLS},
 )
 
 # The process.

@@ -83,6 +83,9 @@ class QueueMetrics:
         self._breaker_open = sheet.one(declared.BREAKER_OPEN, Number)
         self._breaker_opened = sheet.one(declared.BREAKER_OPENED, Number)
         self._held = sheet.one(declared.HELD, Number)
+        self._idempotency_duplicates = sheet.each(declared.IDEMPOTENCY_DUPLICATES, Number)
+        self._idempotency_errors = sheet.each(declared.IDEMPOTENCY_ERRORS, Number)
+        self._idempotency_seconds = sheet.each(declared.IDEMPOTENCY_SECONDS, Spread)
 
     # Receive
 
@@ -149,6 +152,15 @@ class QueueMetrics:
     def stuck(self, count: int) -> None:
         """Say how many handler calls ignore their cancellation."""
         self._stuck.value = count
+
+    def idempotency_duplicate(self, of: str) -> None:
+        """Count a message whose work is `done`, or `running` elsewhere."""
+        self._idempotency_duplicates[of].value += 1
+
+    def idempotency_call(self, call: str, seconds: float, *, has_failed: bool) -> None:
+        """Count one call to the idempotency store."""
+        self._idempotency_seconds[call].observe(seconds)
+        self._idempotency_errors[call].value += int(has_failed)
 
     # Settle
 

@@ -11,6 +11,7 @@ from worker.engine.context import QueueContext
 from worker.engine.journal import Suspects
 from worker.engine.vitals import Vitals
 from worker.fleet.fit import refuse_misfits
+from worker.idempotency import MemoryStore, Store
 from worker.limits import Limiter
 from worker.router import Router
 from worker.router.threads import RUN_IN_PLACE
@@ -72,6 +73,8 @@ class Fleet:
         """Where large payloads lie; share one between fleets and publishers."""
         self.cap: asyncio.Semaphore | None = None
         """How many handlers may run at once in all fleets that share it; set it before running."""
+        self.store: Store = MemoryStore()
+        """Where handlers with an `idempotency_key` mark their work; fleets that share one are workers of one fleet."""
 
         self.limits: dict[str, Limiter] = {}
         """The limits by name, shared with other fleets that have them, too; whoever made one runs it."""
@@ -102,6 +105,7 @@ class Fleet:
             context.suspects = self.suspects
             context.objects = self.objects
             context.limits = self.limits
+            context.store = self.store
             self.consumer = consumer = Consumer(context, router, state=state, cap=self.cap)
             RUN_IN_PLACE.set(virtual_time.is_running())  # threads do not know virtual time
             task = asyncio.create_task(consumer.run(), name=f"consumer-{self.settings.name}")

@@ -1,0 +1,79 @@
+"""A worker whose idempotency store cannot be used: what may heal is named and waited for, the rest is refused (I1, X1)."""
+
+import asyncio
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+from support.command import longshore, mistake
+from support.redis import Redis
+from support.shop import Shop
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("embedded_aws")]
+
+
+async def test_a_store_of_another_version_ends_the_worker_with_a_sentence(shop: Shop, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "marks.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 7")
+    connection.close()
+    shop.configure(router="once", process="idempotency: {store: 'sqlite:///marks.sqlite'}")
+    ended = await asyncio.to_thread(longshore, "run", folder=tmp_path, environment=shop.environment)
+    assert "the idempotency store marks.sqlite has version 7, but this release reads 1" in ended.stderr
+    assert ended.returncode == 2
+
+
+async def test_a_key_without_a_store_is_refused_by_name(shop: Shop, tmp_path: Path) -> None:
+    shop.configure(router="once")
+    ended = await asyncio.to_thread(longshore, "config", "check", folder=tmp_path, environment=shop.environment)
+    assert "handle_once` (shop_handlers.py:" in mistake(ended)
+    assert "has an idempotency_key, but the fleet has no store for it: set idempotency.store" in mistake(ended)
+
+
+async def test_a_store_that_is_not_there_yet_is_named_and_waited_for(shop: Shop) -> None:
+    """The worker runs, is not ready, receives nothing; nobody sees the password."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = f"redis://:secret@127.0.0.1:{port}/0"
+    shop.configure(router="once", wait_time_seconds=1)
+    await shop.send(3)
+    worker = await shop.start()
+
+    async def is_named() -> bool:
+        status, said = await worker.readiness()
+        return status == 503 and "the idempotency store does not answer: redis://***@127.0.0.1" in str(said)
+
+    await shop.until(is_named)
+    assert (await shop.depth()).visible == 3
+    assert await worker.terminate() == 0
+    assert "secret" not in worker.output
+
+
+@pytest.mark.redis
+async def test_a_store_that_dies_and_comes_back_loses_nothing(shop: Shop) -> None:
+    """What could not be marked is retried or held, and done once the store is back (I1, P1)."""
+    with Redis() as redis:
+        shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = redis.make_database()
+        shop.configure(
+            router="once",
+            concurrency=5,
+            wait_time_seconds=1,
+            visibility_timeout_seconds=10,
+            attempts=2,
+            retry={"base_seconds": 1, "max_seconds": 1},
+            breaker={"pause_seconds": 1},
+        )
+        worker = await shop.start()
+        redis.stop()
+        await shop.send(20)
+
+        async def is_not_ready() -> bool:
+            return (await worker.readiness())[0] == 503
+
+        await shop.until(is_not_ready)
+        redis.start()
+        await shop.until(shop.is_drained)
+        assert set(shop.handled) == set(range(20))
+        assert (await shop.dead_letters.depth()).visible == 0
+        assert await worker.terminate() == 0

@@ -1,0 +1,76 @@
+"""The stores of idempotency marks that one suite is run on, each empty and of its own for every test."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+from support.postgres import Postgres
+from support.redis import Redis
+
+from worker.aws.session import AwsClients
+from worker.idempotency import MemoryStore, Store, StoreError, open_store
+from worker.local import EmbeddedAws
+
+__all__ = ["STORES", "OpenAgain", "Server", "opener", "server_of", "url_of"]
+
+RETENTION_SECONDS: Final = 3600
+STORES: Final = (
+    pytest.param("memory"),
+    pytest.param("sqlite"),
+    pytest.param("postgresql", marks=pytest.mark.postgres),
+    pytest.param("redis", marks=pytest.mark.redis),
+    pytest.param("dynamodb", marks=pytest.mark.integration),
+)
+
+Server = Path | Postgres | Redis | EmbeddedAws | None
+"""Where a store keeps its marks; `None` is this process."""
+OpenAgain = Callable[[], Awaitable[Store]]
+"""Opens the same store once more, as another process would."""
+
+
+def server_of(kind: str, request: pytest.FixtureRequest) -> Server:
+    """Return what stores of the kind need; asked for outside of an event loop, since some have one of their own."""
+    fixture = {"sqlite": "tmp_path", "postgresql": "postgres", "redis": "redis", "dynamodb": "embedded_aws"}.get(kind)
+    server: Server = None if fixture is None else request.getfixturevalue(fixture)
+    return server
+
+
+async def opener(server: Server, stack: AsyncExitStack, url: str | None = None) -> OpenAgain:
+    """Return what opens one store there, an empty one without `url`; it is closed with the stack."""
+    if server is None:
+        memory = MemoryStore(retention_seconds=RETENTION_SECONDS)
+        return lambda: _itself(memory)
+    dynamodb = None
+    if isinstance(server, EmbeddedAws):
+        dynamodb = (await stack.enter_async_context(AwsClients(server.access))).dynamodb
+    place = url or await url_of(server)
+
+    async def open_again() -> Store:
+        store = open_store(place, retention_seconds=RETENTION_SECONDS, dynamodb=dynamodb)
+        stack.push_async_callback(store.close)
+        with suppress(StoreError):  # DynamoDB takes a moment to make a table
+            await store.open()
+        await store.open()
+        return store
+
+    return open_again
+
+
+async def _itself(store: Store) -> Store:
+    await asyncio.sleep(0)
+    return store
+
+
+async def url_of(server: Server) -> str:
+    """Return the address of an empty store of its own."""
+    if isinstance(server, Postgres):
+        return await server.make_database()
+    if isinstance(server, Redis):
+        return server.make_database()
+    if isinstance(server, EmbeddedAws):
+        return f"dynamodb://marks-{uuid.uuid4().hex[:8]}"
+    return f"sqlite:///{server}/marks/idempotency.sqlite"

@@ -1,0 +1,168 @@
+"""`SqliteStore`: marks in a file, for the processes of one machine."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from worker.errors import ConfigError
+from worker.idempotency.store import VERSION, Answer, Begun, Mark, Row, StoreError, answer_to
+
+__all__ = ["SqliteStore"]
+
+R = TypeVar("R")
+
+BUSY_SECONDS: Final = 4.0
+"""How long a transaction waits for another process's."""
+MOST_PRUNED: Final = 10_000
+"""Rows of one transaction, so that nobody waits for long."""
+
+TABLE: Final = """
+CREATE TABLE IF NOT EXISTS longshore_idempotency (
+    key TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL,
+    owner TEXT,
+    ends_at REAL NOT NULL
+) WITHOUT ROWID
+"""
+INDEX: Final = "CREATE INDEX IF NOT EXISTS longshore_idempotency_ends_at ON longshore_idempotency (ends_at)"
+
+
+class SqliteStore:
+    """One connection in one thread; each call is one transaction, whatever number of marks it has.
+
+    The clock is the machine's: all who share the file run on it. A power cut may lose the last moments (WAL,
+    `synchronous=NORMAL`), the death of a process loses nothing.
+    """
+
+    def __init__(self, path: Path, *, retention_seconds: float) -> None:
+        self._path = path
+        self._retention_seconds = retention_seconds
+        self._thread = ThreadPoolExecutor(1, "longshore-idempotency")
+        self._connection: sqlite3.Connection | None = None
+        self._is_closed = False
+
+    async def open(self) -> None:
+        """Open the file, and make it and its folder where there is none."""
+        await self._run(lambda: None)
+
+    async def close(self) -> None:
+        """Close the file; waits for the transaction that is under way."""
+        if not self._is_closed:
+            self._is_closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+            self._thread.shutdown(wait=False)
+
+    async def begin(self, marks: Sequence[Mark]) -> list[Answer]:
+        """Mark as in progress what is free."""
+        return await self._run(lambda: self._begin(marks))
+
+    async def finish(self, marks: Sequence[Mark]) -> None:
+        """Mark as done."""
+        now = time.time()
+        await self._many(
+            "INSERT INTO longshore_idempotency VALUES (?1, ?2, NULL, ?3) ON CONFLICT (key) DO UPDATE SET "
+            "fingerprint = excluded.fingerprint, owner = NULL, ends_at = excluded.ends_at WHERE owner = ?4 OR ends_at <= ?5",
+            [(mark.key, mark.fingerprint, now + self._retention_seconds, mark.owner, now) for mark in marks],
+        )
+
+    async def release(self, marks: Sequence[Mark]) -> None:
+        """Free the keys."""
+        await self._many(
+            "DELETE FROM longshore_idempotency WHERE key = ? AND owner = ?", [(mark.key, mark.owner) for mark in marks]
+        )
+
+    async def renew(self, marks: Sequence[Mark]) -> None:
+        """Push the ends back."""
+        now = time.time()
+        await self._many(
+            "UPDATE longshore_idempotency SET ends_at = ? WHERE key = ? AND owner = ?",
+            [(now + mark.seconds, mark.key, mark.owner) for mark in marks],
+        )
+
+    async def prune(self) -> int:
+        """Forget what has ended, in transactions that nobody has to wait for."""
+        total = 0
+        while pruned := await self._run(self._prune):
+            total += pruned
+        return total
+
+    def _begin(self, marks: Sequence[Mark]) -> list[Answer]:
+        connection, now, answers = self._connected(), time.time(), list[Answer]()
+        for mark in marks:
+            found = connection.execute(
+                "SELECT fingerprint, owner, ends_at FROM longshore_idempotency WHERE key = ?", (mark.key,)
+            ).fetchone()
+            answer = answer_to(mark, None if found is None else Row(*found), now)
+            if isinstance(answer, Begun):
+                connection.execute(
+                    "INSERT OR REPLACE INTO longshore_idempotency VALUES (?, ?, ?, ?)",
+                    (mark.key, mark.fingerprint, mark.owner, now + mark.seconds),
+                )
+            answers.append(answer)
+        return answers
+
+    def _prune(self) -> int:
+        return self._connected().execute(
+            "DELETE FROM longshore_idempotency WHERE key IN "
+            "(SELECT key FROM longshore_idempotency WHERE ends_at <= ? LIMIT ?)",
+            (time.time(), MOST_PRUNED),
+        ).rowcount  # fmt: skip
+
+    async def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        await self._run(lambda: self._connected().executemany(statement, rows))
+
+    async def _run(self, work: Callable[[], R]) -> R:
+        if self._is_closed:
+            raise StoreError(f"the file {self._path} is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._in_transaction, work)
+
+    def _in_transaction(self, work: Callable[[], R]) -> R:
+        try:
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work()
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.rollback()
+                raise
+        except (sqlite3.Error, OSError) as error:
+            self._disconnect()  # a file that was replaced or locked is opened anew
+            raise StoreError(f"the file {self._path} cannot be used ({error})") from error
+        return result
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None)
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("BEGIN IMMEDIATE")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version not in {0, VERSION}:
+            raise ConfigError(
+                f"the idempotency store {self._path} has version {version}, but this release reads {VERSION}: "
+                f"run the release that wrote it, or name another file"
+            )
+        connection.execute(TABLE)
+        connection.execute(INDEX)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
