@@ -1,8 +1,11 @@
 """Objects in S3 that hold payloads too large for a message, and `Objects`: all that the engine knows of where they are."""
 
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-__all__ = ["Objects", "S3Pointer"]
+__all__ = ["TRANSFER_DEADLINE_SECONDS", "Objects", "S3Pointer"]
+
+TRANSFER_DEADLINE_SECONDS: Final = 30.0
+"""For a whole object, from the wish to call until its last byte."""
 
 
 class S3Pointer(NamedTuple):

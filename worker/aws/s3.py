@@ -5,12 +5,10 @@ from typing import Any, Final
 from worker.aws.channel import Channel
 from worker.aws.session import AwsClients
 from worker.errors import Fault, SourceError
-from worker.objects import S3Pointer
+from worker.objects import TRANSFER_DEADLINE_SECONDS, S3Pointer
 
-__all__ = ["TRANSFER_DEADLINE_SECONDS", "S3Objects"]
+__all__ = ["S3Objects"]
 
-TRANSFER_DEADLINE_SECONDS: Final = 30.0
-"""For a whole object, from the wish to call until its last byte."""
 _CHUNK_BYTES: Final = 262_144
 
 

@@ -22,6 +22,7 @@ from worker.engine.settlement import Settlement
 from worker.engine.stages import Stages
 from worker.engine.survey import Survey
 from worker.engine.vitals import LoopPulse
+from worker.objects import TRANSFER_DEADLINE_SECONDS
 from worker.router import Router
 from worker.settings import QueueSettings
 
@@ -122,7 +123,8 @@ class Consumer:
 
 
 def _longest_run_seconds(settings: QueueSettings, router: Router) -> float:
-    """Return how long a handler may hold its slot: its own time limit, else the queue's, and never longer than a lease."""
+    """Return how long a message may hold its slot, its payload being fetched first: the handler's own time limit, else the queue's, and never longer than a lease."""
     longest = float(settings.max_lease_seconds)
     limits = [route.timeout_seconds or settings.handler_timeout_seconds or longest for route in router.routes]
-    return min(longest, max(limits, default=longest))
+    fetching = TRANSFER_DEADLINE_SECONDS if settings.large_payloads.buckets else 0.0
+    return min(longest, max(limits, default=longest) + fetching)
