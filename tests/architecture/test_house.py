@@ -54,7 +54,7 @@ OWNERS = {
     "boto3": ("worker/aws/",),
     "aiohttp": ("worker/aws/", "worker/server/", "worker/handlers/", "worker/demo/"),
     "sqlalchemy": ("worker/handlers/", "worker/sql/"),
-    "asyncpg": ("worker/idempotency/",),
+    "asyncpg": ("worker/idempotency/", "worker/sql/"),
     "redis": ("worker/idempotency/", "worker/limits/"),
     "aiosmtplib": ("worker/handlers/",),
     "ministack": ("worker/local/",),
