@@ -133,7 +133,7 @@ def pytest_asyncio_loop_factories(
             "sqs": asyncio.new_event_loop,
             "localstack": asyncio.new_event_loop,
         }
-    if "store" in getattr(item, "fixturenames", ()):
+    if "permits" in getattr(item, "fixturenames", ()):
         return {"memory": virtual_time.new_event_loop, "redis": asyncio.new_event_loop}
     return {"real": asyncio.new_event_loop}
 
@@ -154,7 +154,7 @@ def _is_on(item: pytest.Item, kit: str) -> bool:
     return (
         callspec is not None
         and kit in callspec.id.split("-")
-        and bool({"kit", "store"} & set(getattr(item, "fixturenames", ())))
+        and bool({"kit", "permits"} & set(getattr(item, "fixturenames", ())))
     )
 
 
@@ -168,7 +168,7 @@ def aws(request: pytest.FixtureRequest) -> EmbeddedAws | LocalStack:
 
 
 @pytest.fixture
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[PermitStore]:
+async def permits(request: pytest.FixtureRequest) -> AsyncIterator[PermitStore]:
     """The store of permits that this run of the test is about."""
     opened: PermitStore = MemoryPermits()
     if _is_on(request.node, "redis"):

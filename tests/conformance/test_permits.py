@@ -34,42 +34,42 @@ class Owner:
         return answer
 
 
-async def test_no_more_are_given_than_there_are(store: PermitStore) -> None:
-    first, second = Owner(store), Owner(store)
+async def test_no_more_are_given_than_there_are(permits: PermitStore) -> None:
+    first, second = Owner(permits), Owner(permits)
     assert (await first.claim(2)).granted == 2
     assert (await second.claim(5)).granted == 1
     answer = await first.claim(1)
     assert (answer.kept, answer.granted, answer.owners) == (2, 0, 2)
 
 
-async def test_what_is_given_back_is_free(store: PermitStore) -> None:
-    first, second = Owner(store), Owner(store)
+async def test_what_is_given_back_is_free(permits: PermitStore) -> None:
+    first, second = Owner(permits), Owner(permits)
     await first.claim(3)
     assert (await second.claim(3)).granted == 0
     await first.claim(held=1)
     assert (await second.claim(3)).granted == 2
 
 
-async def test_an_answer_that_was_lost_is_put_right_by_the_next_claim(store: PermitStore) -> None:
+async def test_an_answer_that_was_lost_is_put_right_by_the_next_claim(permits: PermitStore) -> None:
     """The owner never heard that it was given two: its next claim says that it has none."""
-    first, second = Owner(store), Owner(store)
+    first, second = Owner(permits), Owner(permits)
     await first.claim(3)
     await first.claim(held=0)
     assert (await second.claim(3)).granted == 3
 
 
-async def test_a_claim_that_arrives_after_a_later_one_is_refused(store: PermitStore) -> None:
-    owner = Owner(store)
+async def test_a_claim_that_arrives_after_a_later_one_is_refused(permits: PermitStore) -> None:
+    owner = Owner(permits)
     await owner.claim(1)
     await owner.claim()
     with pytest.raises(StoreError, match="later claim"):
-        await store.claim(Claim(owner.name, 1, 0, 3, 3, 60))
-    assert (await Owner(store).claim(3)).granted == 2
+        await permits.claim(Claim(owner.name, 1, 0, 3, 3, 60))
+    assert (await Owner(permits).claim(3)).granted == 2
 
 
-async def test_who_waits_is_served_in_turn(store: PermitStore) -> None:
+async def test_who_waits_is_served_in_turn(permits: PermitStore) -> None:
     """Who asks again does not overtake, and each of many who wait gets one before any gets two."""
-    busy, first, second = Owner(store), Owner(store), Owner(store)
+    busy, first, second = Owner(permits), Owner(permits), Owner(permits)
     await busy.claim(3)
     assert (await first.claim(3)).others_wait == 0
     assert (await second.claim(3)).others_wait == 1
@@ -81,11 +81,11 @@ async def test_who_waits_is_served_in_turn(store: PermitStore) -> None:
     assert (await second.claim(3)).granted == 1
 
 
-async def test_who_waits_is_woken(store: PermitStore) -> None:
-    busy, waiting = Owner(store, 1), Owner(store, 1)
+async def test_who_waits_is_woken(permits: PermitStore) -> None:
+    busy, waiting = Owner(permits, 1), Owner(permits, 1)
     await busy.claim(1)
     await waiting.claim(1)
-    woken = asyncio.create_task(store.until_woken(waiting.name, 30))
+    woken = asyncio.create_task(permits.until_woken(waiting.name, 30))
     await asyncio.sleep(0.1)
     assert not woken.done()
     await busy.claim(held=0)
@@ -94,8 +94,8 @@ async def test_who_waits_is_woken(store: PermitStore) -> None:
     assert (await waiting.claim(1)).granted == 1
 
 
-async def test_who_wants_none_any_more_leaves_the_line(store: PermitStore) -> None:
-    busy, first, second = Owner(store, 1), Owner(store, 1), Owner(store, 1)
+async def test_who_wants_none_any_more_leaves_the_line(permits: PermitStore) -> None:
+    busy, first, second = Owner(permits, 1), Owner(permits, 1), Owner(permits, 1)
     await busy.claim(1)
     await first.claim(1)
     await second.claim(1)
@@ -104,9 +104,9 @@ async def test_who_wants_none_any_more_leaves_the_line(store: PermitStore) -> No
     assert (await second.claim(1)).granted == 1
 
 
-async def test_permits_end_with_the_lease_of_their_owner(store: PermitStore) -> None:
+async def test_permits_end_with_the_lease_of_their_owner(permits: PermitStore) -> None:
     """A process that died holds nothing after its lease; who waits is told when that is."""
-    dead, alive = Owner(store, lease_seconds=1), Owner(store)
+    dead, alive = Owner(permits, lease_seconds=1), Owner(permits)
     await dead.claim(3)
     answer = await alive.claim(3)
     assert (answer.granted, answer.look_again_seconds <= 1.1) == (0, True)
@@ -115,38 +115,38 @@ async def test_permits_end_with_the_lease_of_their_owner(store: PermitStore) -> 
     assert (await dead.claim()).kept == 0
 
 
-async def test_a_late_owner_keeps_what_nobody_else_has(store: PermitStore) -> None:
+async def test_a_late_owner_keeps_what_nobody_else_has(permits: PermitStore) -> None:
     """It was silent for too long, but only some of its permits are another's."""
-    late, other = Owner(store, lease_seconds=1), Owner(store)
+    late, other = Owner(permits, lease_seconds=1), Owner(permits)
     await late.claim(3)
     await asyncio.sleep(1.2)
     assert (await other.claim(1)).granted == 1
     assert (await late.claim()).kept == 2
 
 
-async def test_who_leaves_gives_everything_back(store: PermitStore) -> None:
-    leaving, other = Owner(store), Owner(store)
+async def test_who_leaves_gives_everything_back(permits: PermitStore) -> None:
+    leaving, other = Owner(permits), Owner(permits)
     await leaving.claim(3)
     await leaving.claim(held=0, is_leaving=True)
     answer = await other.claim(3)
     assert (answer.granted, answer.owners, answer.look_again_seconds) == (3, 1, math.inf)
 
 
-async def test_a_limit_of_rates_alone_gives_no_permits(store: PermitStore) -> None:
-    answer = await Owner(store, places=None).claim()
+async def test_a_limit_of_rates_alone_gives_no_permits(permits: PermitStore) -> None:
+    answer = await Owner(permits, places=None).claim()
     assert (answer.kept, answer.granted, answer.owners) == (0, 0, 1)
 
 
-async def test_starts_are_spaced_evenly(store: PermitStore) -> None:
+async def test_starts_are_spaced_evenly(permits: PermitStore) -> None:
     """A tenth of a call a second: the first starts now, the others ten seconds after one another."""
-    waits = [await store.reserve(0.1, math.inf) for _ in range(3)]
+    waits = [await permits.reserve(0.1, math.inf) for _ in range(3)]
     assert waits == [pytest.approx(0, abs=3), pytest.approx(10, abs=3), pytest.approx(20, abs=3)]
 
 
-async def test_a_start_that_is_too_far_away_takes_no_moment(store: PermitStore) -> None:
-    await store.reserve(0.1, 0)
-    assert await store.reserve(0.1, 5) is None
-    assert await store.reserve(0.1, 15) == pytest.approx(10, abs=3)
+async def test_a_start_that_is_too_far_away_takes_no_moment(permits: PermitStore) -> None:
+    await permits.reserve(0.1, 0)
+    assert await permits.reserve(0.1, 5) is None
+    assert await permits.reserve(0.1, 15) == pytest.approx(10, abs=3)
 
 
 @pytest.mark.redis
