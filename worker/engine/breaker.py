@@ -1,6 +1,7 @@
 """The breaker: while the handlers' downstream is down, nothing is received, and what is in hand waits in place."""
 
 import asyncio
+import math
 import random
 from collections import Counter, OrderedDict, deque
 from enum import Enum
@@ -22,6 +23,9 @@ TRIES_EACH = 5
 """How often one message is tried while the breaker is open before another one may take its place."""
 NEW_ONES = 3
 """Each so-many-th try is a message that is newly received: those that are held may all be unable to succeed."""
+ITS_OWN = -1
+SAME_BREATH_SECONDS = 1.0
+"""What fails for the first time so soon after a success of another message is at fault itself, like what fails before one."""
 REMEMBERED = 10_000
 PROBE_GRACE_SECONDS = 30.0
 OF_THIS_MACHINE = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
@@ -49,7 +53,7 @@ class _Failure(NamedTuple):
 
 class _Trouble(NamedTuple):
     since: int
-    """How many successes there had been when the message first failed here."""
+    """How many successes there had been when the message first failed here; `ITS_OWN` when it is known to be at fault."""
     failures: int
     """How often it has failed here."""
 
@@ -80,6 +84,7 @@ class Breaker:
         self._calls = 0
         """Handler calls so far; several failures of one message are one."""
         self._successes = 0
+        self._last_success_at = -math.inf
         self._last_company: Company | None = None
         self._failures: deque[_Failure] = deque()
         """Those of the last calls, the oldest first."""
@@ -118,6 +123,7 @@ class Breaker:
             self._last_company = delivery.company
             self._calls += 1
             self._successes += 1
+            self._last_success_at = self._context.clock.now()
         if self._troubles:
             self._troubles.pop(delivery.received.id, None)
         if self._probe is delivery:
@@ -133,6 +139,10 @@ class Breaker:
             self._tries[delivery] += 1
         elif not self.is_open and len(self._failures) >= self._needed:
             self._open(f"{len(self._failures)} of the last {self._calls_kept} handler calls failed")
+
+    def failed_alone(self, delivery: Delivery) -> None:
+        """A message failed while others in the same call were done: it is at fault itself, also when it fails again."""
+        self._trouble(delivery.received.id, ITS_OWN)
 
     def passed(self, delivery: Delivery) -> None:
         """A message came to an end that says nothing of what its handler depends on."""
@@ -239,8 +249,12 @@ class Breaker:
             self._streak_since = self._successes
         if len(self._streak) < REMEMBERED:
             self._streak.add(of)
-        trouble = self._troubles.get(message_id, _Trouble(self._successes, 0))
-        self._troubles[message_id] = trouble._replace(failures=trouble.failures + 1)
+        is_in_one_breath = now - self._last_success_at < SAME_BREATH_SECONDS
+        self._trouble(message_id, ITS_OWN if is_in_one_breath else self._successes)
+
+    def _trouble(self, message_id: str, since: int) -> None:
+        trouble = self._troubles.get(message_id, _Trouble(since, 0))
+        self._troubles[message_id] = _Trouble(min(since, trouble.since), trouble.failures + 1)
         if len(self._troubles) > REMEMBERED:
             self._troubles.popitem(last=False)
 

@@ -164,6 +164,8 @@ class Passage:
             self._pace.failed()
         else:
             self._breaker.passed(delivery)
+            if delivery.company is not None and delivery.company.has_success:
+                self._breaker.failed_alone(delivery)
         is_attempt = not (was_held and is_suspicious)
         delivery.failures += is_attempt
         tries = Tries(delivery.attempt, delivery.attempts, in_place=self._is_fifo and has_run)

@@ -135,6 +135,16 @@ async def test_one_message_alone_in_its_queue_is_dead_lettered_after_its_attempt
     assert now() < 60
 
 
+async def test_bad_messages_at_the_end_of_a_queue_are_dead_lettered_after_their_attempts() -> None:
+    """Nothing comes after them that could succeed; what did so in the same breath tells enough (P1, S4)."""
+    source, downstream = MemorySource(), Downstream()
+    downstream.poison = {"20", "21", "22"}
+    send(source, 23)
+    await Fleet(source, concurrency=1, attempts=3).run(downstream)
+    assert len(source.dead_letters) == 3
+    assert now() < 60
+
+
 async def test_errors_of_a_handlers_own_never_open_it() -> None:
     """A bug is not an outage: twenty messages that raise are twenty dead letters (P1)."""
     source, downstream = MemorySource(), Downstream((0, HOUR), error=lambda: KeyError("amount"))
@@ -304,6 +314,20 @@ class TestBatches:
             assert not consumer.context.metrics.snapshot()["breaker_open"]
             await asyncio.sleep(30)
         assert source.is_empty
+
+    async def test_bad_members_are_at_fault_themselves_also_when_nothing_else_is_left(self) -> None:
+        """Their batch has shown that what the handler depends on works (B1, P1)."""
+        source, router = MemorySource(), Router()
+
+        @router.on("*", batch=Batch(200))
+        async def handle(messages: list[Message[Any]]) -> dict[str, Outcome]:
+            await asyncio.sleep(5)
+            return {message.id: Retry() for message in messages if int(message.body) < 3}
+
+        send(source, 200)
+        await Fleet(source, attempts=3).run(router)
+        assert len(source.dead_letters) == 3
+        assert now() < 90
 
     async def test_an_outage_dead_letters_no_member(self) -> None:
         source, router = MemorySource(max_receive_count=4), Router()
