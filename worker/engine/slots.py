@@ -48,11 +48,6 @@ class Slots:
         return len(self._held)
 
     @property
-    def used(self) -> int:
-        """Places that are taken or reserved."""
-        return self.size - self._free
-
-    @property
     def is_used_up(self) -> bool:
         """Whether messages hold all room, so that nothing more can come before one of them is settled."""
         return len(self._held) >= self.size
