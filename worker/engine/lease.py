@@ -51,7 +51,7 @@ class LeaseTerms:
 class HeldLease:
     """The lease of one receive of one message; handlers know it as `message.lease`."""
 
-    __slots__ = ("_terms", "beat", "beat_at", "beat_failures", "cap_at", "deadline", "is_capped", "is_resting", "is_settled", "is_surrendered", "limit_at", "on_beat_end", "receipt", "watch")  # fmt: skip
+    __slots__ = ("_terms", "beat", "beat_at", "beat_failures", "cap_at", "deadline", "is_being_deleted", "is_capped", "is_resting", "is_settled", "is_surrendered", "limit_at", "on_beat_end", "receipt", "watch")  # fmt: skip
 
     def __init__(self, terms: LeaseTerms, received: Received, since: float) -> None:
         self._terms = terms
@@ -61,6 +61,8 @@ class HeldLease:
         """No more automatic beats: its message is being given back."""
         self.is_surrendered = False
         """SQS said that the receipt is not ours any more, or the deadline was seen to pass."""
+        self.is_being_deleted = False
+        """A delete is on the wire: that SQS does not know the receipt may be our own doing, and the delete's answer judges."""
         self.is_settled = False
         """Its message is deleted or given back: nothing is held any more."""
         self.beat: asyncio.Future[None] | None = None

@@ -86,10 +86,13 @@ class Settlement:
 
     async def _try_delete(self, delivery: Delivery) -> EntryError | None:
         """Delete with the newest receipt; once more if the message was received again meanwhile."""
+        lease = delivery.lease
         while True:
-            receipt = delivery.lease.receipt
+            receipt = lease.receipt
+            lease.is_being_deleted = True
             error = self._note(delivery, await self._deletes.submit(receipt))
-            if delivery.lease.receipt == receipt:
+            lease.is_being_deleted = False
+            if lease.receipt == receipt:
                 return error
 
     async def _give_back(self, delivery: Delivery, delay_seconds: float) -> bool:

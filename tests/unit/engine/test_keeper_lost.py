@@ -210,6 +210,20 @@ async def test_a_delete_does_not_wait_for_its_beat(source: RecordedSource) -> No
         assert source.is_empty
 
 
+async def test_a_beat_that_its_own_delete_overtook_is_no_lost_lease(
+    source: RecordedSource, logs: list[EventDict]
+) -> None:
+    """SQS has deleted the message and not said so yet: that it knows the receipt no more is our own doing (L3, S1)."""
+    source.faults.slow("delete", 3, times=1, after=True)
+    source.send("order")
+    fleet = Fleet(source)
+    await fleet.run(Work(8))  # deleted at 8 s, asked to be kept at 9 s, answered at 11 s
+    assert source.calls["extend"] == 1
+    assert settled(fleet) == {"ack": 1}
+    assert leases_lost(fleet) == 0
+    assert not [line for line in logs if line["event"] == "lease lost"]
+
+
 async def test_no_beat_follows_a_retry(source: RecordedSource) -> None:
     """While the visibility change is repeated the keeper leaves the message alone (L4)."""
     rule = source.faults.fail("extend", times=None)
