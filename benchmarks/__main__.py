@@ -1,15 +1,16 @@
-"""`python -m benchmarks [messages|fifo|batches|guards|publishing|idle|startup|planning|all]`: measure, print, exit with 1 when a goal is missed."""
+"""`python -m benchmarks [messages|fifo|batches|guards|once|limits|publishing|idle|startup|planning|all]`: measure, print, exit with 1 when a goal is missed."""
 
 import argparse
 import os
 import platform
 import signal
 import sys
+from collections.abc import Callable
 from importlib import metadata, util
 
-from benchmarks import guards, idle, messages, planning, publishing, startup, ways
+from benchmarks import guards, idle, limits, messages, once, planning, publishing, startup, ways
 
-NAMES = ("messages", "fifo", "batches", "guards", "publishing", "idle", "startup", "planning")
+NAMES = ("messages", "fifo", "batches", "guards", "once", "limits", "publishing", "idle", "startup", "planning")
 LIBRARIES = ("aiobotocore", "botocore", "aiohttp", "pydantic", "orjson")
 
 
@@ -27,11 +28,13 @@ def main() -> int:
         parser.exit(2, "the benchmarks read CPU time from /proc, which this system lacks; run them on Linux\n")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     print(_machine())
-    benchmarks = {
+    benchmarks: dict[str, Callable[[], bool]] = {
         "messages": lambda: messages.run(arguments.rounds, arguments.seconds),
         "fifo": lambda: ways.run_fifo(arguments.rounds, arguments.seconds),
         "batches": lambda: ways.run_batches(arguments.rounds, arguments.seconds),
         "guards": lambda: guards.run(arguments.rounds, arguments.idle_seconds / 4),
+        "once": lambda: once.run(arguments.rounds, arguments.seconds),
+        "limits": limits.run,
         "publishing": lambda: publishing.run(max(1, arguments.rounds // 5), arguments.seconds),
         "idle": lambda: idle.run(arguments.idle_seconds),
         "startup": lambda: startup.run(max(1, arguments.rounds // 3)),

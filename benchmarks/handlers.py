@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from decimal import Decimal
+from itertools import count
 
 from pydantic import BaseModel
 
 from worker import Batch, Message, Router
 from worker.middleware import logging, timing
 
-__all__ = ["OrderCreated", "batches", "router"]
+__all__ = ["OrderCreated", "batches", "once", "router"]
 
 router = Router(middleware=[logging, timing(slow_seconds=1)])
+once = Router(middleware=[logging, timing(slow_seconds=1)])
 batches = Router(middleware=[logging, timing(slow_seconds=1)])
 
 
@@ -25,6 +27,14 @@ class OrderCreated(BaseModel):
 @router.on("order.created")
 async def handle(message: Message[OrderCreated]) -> None:
     """Do nothing."""
+
+
+_orders = count()
+
+
+@once.on("order.created", idempotency_key=lambda order: (order.order_id, next(_orders)))
+async def handle_once(message: Message[OrderCreated]) -> None:
+    """Do nothing, once for each order; the stub's orders are all the same, so they are numbered."""
 
 
 @batches.on("*", batch=Batch(200, window_seconds=1))

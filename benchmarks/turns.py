@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from benchmarks.figures import Figures, goal
 from benchmarks.programs import CONSUMER_CORE, STUB_CORE, Program, Stub
 
-__all__ = ["Consumer", "compare"]
+__all__ = ["Consumer", "compare", "surcharge"]
 
 WARM_UP_MESSAGES = 5_000
 HAND_OVER_SECONDS = 0.3
@@ -34,7 +34,26 @@ class Consumer:
 
 def compare(title: str, consumers: Sequence[Consumer], stub: Stub, *, rounds: int, seconds: float, limit: float) -> bool:  # fmt: skip
     """Measure the first, which is the yardstick, and the second in turns; print, and return whether the ratio is within its limit."""
-    yardstick, measured = consumers
+    yardstick, measured = _in_turns(title, consumers, stub, rounds, seconds)
+    ratio = measured.median / yardstick.median
+    by_round = Figures([ours / theirs for ours, theirs in zip(measured.values, yardstick.values, strict=True)])
+    print(f"ratio round by round, which a noisy machine disturbs less: {by_round.spread()}")
+    print(f"ratio of the medians: {ratio:.2f}; {goal(ratio, limit, '')}")
+    return ratio <= limit
+
+
+def surcharge(title: str, consumers: Sequence[Consumer], stub: Stub, *, rounds: int, seconds: float, limit: float) -> bool:  # fmt: skip
+    """Measure both in turns; print, and return whether a message costs the second so few microseconds more than the first."""
+    yardstick, measured = _in_turns(title, consumers, stub, rounds, seconds)
+    more = Figures([(ours - theirs) * 100 for ours, theirs in zip(measured.values, yardstick.values, strict=True)])
+    print(f"CPU us per message more, round by round: {more.spread(0)}; {goal(more.median, limit, ' us')}")
+    return more.median <= limit
+
+
+def _in_turns(
+    title: str, consumers: Sequence[Consumer], stub: Stub, rounds: int, seconds: float
+) -> tuple[Figures, Figures]:
+    """Measure two consumers and print all figures; return the CPU seconds of each, per 10,000 messages."""
     turns = list(consumers)
     for consumer in turns:
         stub.supply(consumer.queue)
@@ -46,12 +65,8 @@ def compare(title: str, consumers: Sequence[Consumer], stub: Stub, *, rounds: in
     for consumer in turns:
         _dismiss(consumer, stub)
     _print(title, consumers, rounds, seconds)
-    ratio = measured.cpu_seconds.median / yardstick.cpu_seconds.median
-    pairs = zip(measured.cpu_seconds.values, yardstick.cpu_seconds.values, strict=True)
-    by_round = Figures([ours / theirs for ours, theirs in pairs])
-    print(f"ratio round by round, which a noisy machine disturbs less: {by_round.spread()}")
-    print(f"ratio of the medians: {ratio:.2f}; {goal(ratio, limit, '')}")
-    return ratio <= limit
+    first, second = consumers
+    return first.cpu_seconds, second.cpu_seconds
 
 
 def _measure(consumer: Consumer, stub: Stub, seconds: float) -> None:

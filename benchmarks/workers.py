@@ -4,19 +4,21 @@ from pathlib import Path
 
 from benchmarks.programs import CONSUMER_CORE, LONGSHORE, Program, Stub
 
-__all__ = ["BATCHES", "FIFO", "PLAIN", "fleet_of", "worker"]
+__all__ = ["BATCHES", "FIFO", "ONCE", "PLAIN", "fleet_of", "worker"]
 
-PLAIN, FIFO, BATCHES = "worker", "worker.fifo", "batches"
+PLAIN, FIFO, BATCHES, ONCE = "worker", "worker.fifo", "batches", "once"
 HEAD = """
 service: benchmark
 server: {{port: 0}}
 log: {{format: json, level: info}}
 state_dir: {folder}
+idempotency: {{store: 'sqlite:///{folder}/marks.sqlite'}}
 queues:
 """
 QUEUES = {
     PLAIN: "{handlers: 'benchmarks.handlers:router', concurrency: 40, handler_timeout_seconds: 20}",
     FIFO: "{handlers: 'benchmarks.handlers:router', concurrency: 100, handler_timeout_seconds: 20}",
+    ONCE: "{handlers: 'benchmarks.handlers:once', concurrency: 40, handler_timeout_seconds: 20}",
     BATCHES: "{handlers: 'benchmarks.handlers:batches', concurrency: 4, handler_timeout_seconds: 20}",
 }
 

@@ -144,7 +144,7 @@ class Executor:
             return classify(error)
 
     async def _run(self, delivery: Delivery, prepared: _Prepared) -> Fate | None:
-        return await _in_a_task(self._attempt_once(delivery, prepared), f"handler-{prepared.route.name}")
+        return await _in_a_task(self._handle(delivery, prepared), f"handler-{prepared.route.name}")
 
     async def _fetched(self, delivery: Delivery, elsewhere: _Elsewhere) -> _Prepared | Fate:
         """Return the message with its large payload, fetched while its lease is kept, unless something ended that."""
@@ -166,28 +166,24 @@ class Executor:
             delivery.end()
         return got if delivery.cause is None else interrupted(delivery.cause, has_run=False)
 
-    def _attempt_once(self, delivery: Delivery, prepared: _Prepared) -> Coroutine[Any, Any, Fate | None]:
+    def _handle(self, delivery: Delivery, prepared: _Prepared) -> Coroutine[Any, Any, Fate | None]:
         """Attempt the message; where its handler names an idempotency key, only if its work is to be done now."""
-        route, message, _, work = prepared
-        batches = self._batches.get(route)
+        if self._once is None or prepared.work is None:
+            return self._attempt_as_routed(delivery, prepared)
+        return self._handle_once(self._once, prepared.work, delivery, prepared)
 
-        def attempt() -> Coroutine[Any, Any, Fate | None]:
-            return self._attempt(delivery, prepared) if batches is None else batches.attempt(delivery, message)
+    async def _handle_once(self, once: Once, work: Work, delivery: Delivery, prepared: _Prepared) -> Fate | None:
+        fate: Fate | None = None
+        try:
+            fate = await once.run(delivery, work, lambda: self._attempt_as_routed(delivery, prepared))
+        finally:
+            if (batches := self._batches.get(prepared.route)) is not None:
+                batches.skip(prepared.message.id, is_done=isinstance(fate, Ack))
+        return fate
 
-        if self._once is None or work is None:
-            return attempt()
-        once = self._once
-
-        async def attempt_once() -> Fate | None:
-            fate: Fate | None = None
-            try:
-                fate = await once.run(delivery, work, attempt)
-            finally:
-                if batches is not None:
-                    batches.skip(message.id, is_done=isinstance(fate, Ack))
-            return fate
-
-        return attempt_once()
+    def _attempt_as_routed(self, delivery: Delivery, prepared: _Prepared) -> Coroutine[Any, Any, Fate | None]:
+        batches = self._batches.get(prepared.route)
+        return self._attempt(delivery, prepared) if batches is None else batches.attempt(delivery, prepared.message)
 
     async def _attempt(self, delivery: Delivery, prepared: _Prepared) -> Fate:
         route, message, moment, _ = prepared

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from types import TracebackType
 
 from worker.engine.context import QueueContext
 from worker.engine.pace import Pace, SteadyPace
 from worker.engine.slots import Slots
 from worker.engine.throttle import Throttle, Waiting
+from worker.limits import Permit
 from worker.router import Route, Router
 from worker.settings import QueueSettings
 from worker.source import MAX_BATCH
@@ -63,15 +65,10 @@ class Room:
         """
         if not self.throttle.limits(route):
             return self._slot_and_cap()
-        return self._limited_turn(route, waiting)
+        return _LimitedTurn(self.throttle, route, waiting, self._slot_and_cap())
 
     def _slot_and_cap(self) -> AbstractAsyncContextManager[object]:
         return self._whole_process if self._calls is self.slots else self._slot()
-
-    @asynccontextmanager
-    async def _limited_turn(self, route: Route, waiting: Waiting) -> AsyncIterator[None]:
-        async with self.throttle.turn(route, waiting), self._slot_and_cap():
-            yield
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -87,3 +84,38 @@ class Room:
         self.slots.bound("pace", limit * self._batch)
         self._calls.bound("pace", limit)
         self._metrics.slots(limit)
+
+
+class _LimitedTurn:
+    """The turn of a call that keeps to limits: first theirs, then what it needs besides."""
+
+    __slots__ = ("_besides", "_permit", "_route", "_throttle", "_waiting")
+
+    def __init__(
+        self, throttle: Throttle, route: Route, waiting: Waiting, besides: AbstractAsyncContextManager[object]
+    ) -> None:
+        self._throttle = throttle
+        self._route = route
+        self._waiting = waiting
+        self._besides = besides
+        self._permit: Permit | None = None
+
+    async def __aenter__(self) -> None:
+        self._permit = self._throttle.at_once(self._route) or await self._throttle.turn(self._route, self._waiting)
+        try:
+            await self._besides.__aenter__()
+        except BaseException:
+            self._end()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._besides.__aexit__(kind, error, trace)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        if self._permit is not None:
+            self._permit.release()

@@ -2,8 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from worker.engine.context import QueueContext
@@ -51,6 +50,7 @@ class Throttle:
         """What receive loops wait for."""
         self._waiting: set[Waiting] = set()
         """Who waits for a handler's own limit."""
+        self._has_rate = self._queue is not None and self._queue.settings.per_second is not None
         self._is_closed = False
         self._found = 0
         if self._queue is not None:
@@ -100,25 +100,25 @@ class Throttle:
 
     def limits(self, route: Route) -> bool:
         """Whether the calls of the handler have to wait for anything."""
-        return route.name in self._handlers or (self._queue is not None and self._queue.settings.per_second is not None)
+        return self._has_rate or route.name in self._handlers
 
-    @asynccontextmanager
-    async def turn(self, route: Route, waiting: Waiting) -> AsyncIterator[None]:
-        """Wait until one call of the handler may start, and keep its permit while inside."""
-        own, permit, vitals = self._handlers.get(route.name), None, self._context.vitals
+    def at_once(self, route: Route) -> Permit | None:
+        """Return the permit of a call whose turn it is already; `None` when it has to wait for it, which `turn` does."""
+        own = self._handlers.get(route.name)
+        if own is None or self._has_rate:
+            return None
+        return own.at_once()
+
+    async def turn(self, route: Route, waiting: Waiting) -> Permit | None:
+        """Wait until one call of the handler may start, and return the permit that it is to release at its end, if it has one."""
+        own, vitals = self._handlers.get(route.name), self._context.vitals
         vitals.throttled += 1
         try:
-            try:
-                if self._queue is not None:
-                    await self._queue.start(math.inf)
-                if own is not None:
-                    permit = await self._own_turn(own, waiting)
-            finally:
-                vitals.throttled -= 1
-            yield
+            if self._queue is not None:
+                await self._queue.start(math.inf)
+            return None if own is None else await self._own_turn(own, waiting)
         finally:
-            if permit is not None:
-                permit.release()
+            vitals.throttled -= 1
 
     async def _own_turn(self, own: Limiter, waiting: Waiting) -> Permit | None:
         """Wait for the handler's own limit; whoever has waited for too long is given back, and waits no more."""

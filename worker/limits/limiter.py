@@ -54,6 +54,9 @@ class Limiter(Protocol):
     def take(self, most: int) -> "asyncio.Future[list[Permit]]":
         """Ask for up to `most` permits; the future has at least one, in turn. Await it by `granted`; `withdraw` it to ask no longer."""
 
+    def at_once(self) -> Permit | None:
+        """Return a permit for a call that starts now, its rate included; `None`, and nothing is taken, when it has to wait."""
+
     async def start(self, most_seconds: float) -> bool:
         """Wait for the moment at which the rate lets one more call start; false, at once, when that is further away."""
 

@@ -60,12 +60,23 @@ class LocalLimiter:
         """Ask for up to `most` permits."""
         permits: asyncio.Future[list[Permit]] = asyncio.get_running_loop().create_future()
         if self._free > 0 and not self._line:
-            permits.set_result(self._give(min(most, self._free)))
+            permits.set_result([self._give() for _ in range(min(most, self._free))])
         else:
             self.metrics.waited()
             self._line.append(_Wish(most, permits))
             self._serve()
         return permits
+
+    def at_once(self) -> Permit | None:
+        """Return a permit for a call that starts now."""
+        settings = self.settings
+        if settings.concurrency is not None and self._free < 1:  # what is free has been given to who waits
+            return None
+        if settings.per_second is not None and self._spacing.reserve(settings.per_second, _now(), 0) is None:
+            return None
+        if settings.concurrency is None:
+            return Permit(_nobody)
+        return self._give()
 
     async def start(self, most_seconds: float) -> bool:
         """Wait for the moment at which one more call may start."""
@@ -94,14 +105,15 @@ class LocalLimiter:
         """Give what is free to those who wait: the first as many as it asks for, but one to each of the others first."""
         while self._free > 0 and (waiting := self._waiting()):
             wish = self._line.popleft()
-            wish.permits.set_result(self._give(min(wish.most, max(1, self._free - waiting + 1))))
+            many = min(wish.most, max(1, self._free - waiting + 1))
+            wish.permits.set_result([self._give() for _ in range(many)])
 
-    def _give(self, count: int) -> list[Permit]:
-        permits = [Permit(self._returned) for _ in range(count)]
-        self._free -= count
-        self._held.update(dict.fromkeys(permits))
+    def _give(self) -> Permit:
+        permit = Permit(self._returned)
+        self._free -= 1
+        self._held[permit] = None
         self.metrics.held(len(self._held))
-        return permits
+        return permit
 
     def _returned(self, permit: Permit) -> None:
         del self._held[permit]
@@ -109,6 +121,10 @@ class LocalLimiter:
         self._free += 1
         if self._line:
             self._serve()
+
+
+def _nobody(_: Permit) -> None:
+    pass
 
 
 def _now() -> float:

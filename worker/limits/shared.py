@@ -83,6 +83,10 @@ class SharedLimiter(LocalLimiter):
             self._changed.set()
         return permits
 
+    def at_once(self) -> Permit | None:
+        """Return none: permits are the store's."""
+        return None
+
     async def start(self, most_seconds: float) -> bool:
         """Wait for the moment at which one more call may start; while the store is gone, as `fail` says."""
         if self.settings.per_second is None:
