@@ -10,7 +10,7 @@ AUDIT_STAMP := $(AUDIT)/.installed
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test unit integration strict postgres stores export chaos image compose-demo compose-test helm-test lint types format generate helm-generate bench build wheel-test audit lock clean
+.PHONY: help setup demo run test unit integration strict postgres stores export chaos proof image compose-demo compose-test helm-test lint types format generate helm-generate bench build wheel-test audit lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -60,13 +60,16 @@ postgres: $(STAMP)  ## Run the tests against PostgreSQL only (apt-get install po
 	@$(PYTEST) -m postgres
 
 stores: $(STAMP)  ## Run the tests of idempotency stores, on PostgreSQL and Redis too (apt-get install postgresql redis-server)
-	@$(PYTEST) -m "postgres or redis or not strict" tests/conformance/test_store.py tests/chaos/test_once.py tests/chaos/test_store_trouble.py
+	@$(PYTEST) -m "postgres or redis or not strict" tests/conformance/test_store.py tests/chaos/test_once.py tests/chaos/test_store_trouble.py tests/integration/test_preflight.py
 
 export: $(STAMP)  ## Lint the exported templates with cfn-lint and parse the Terraform
 	@$(PYTEST) -m export
 
 chaos: $(STAMP)  ## Kill, starve and blind the worker, at full dose
 	@LONGSHORE_DOSE=full $(PYTEST) tests/chaos
+
+proof: $(STAMP)  ## Prove that effects happen once: 20,000 events, workers killed, on each store (apt-get install postgresql redis-server)
+	@LONGSHORE_DOSE=full $(PYTEST) -q --no-header -m "postgres or redis or not strict" tests/chaos/test_once.py
 
 image:  ## Build the image, longshore:latest and longshore:VERSION (PYTHON_IMAGE names another base)
 	@command -v docker >/dev/null || { echo "there is no docker command here; install Docker, or run the fleet without it: make run"; exit 1; }

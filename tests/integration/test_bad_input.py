@@ -108,7 +108,7 @@ def look(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Look:
     async def look(**environment: str) -> Preflight:
         for name, value in {**shop.environment, **environment}.items():
             monkeypatch.setenv(name, value)
-        return await preflight(load(shop.folder / "fleet.yaml"))
+        return await preflight(load(shop.folder / "fleet.yaml"), {})
 
     return look
 

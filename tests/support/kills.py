@@ -21,6 +21,9 @@ class Severed:
     async def open(self) -> None:
         await self._alive().open()
 
+    async def is_made(self) -> bool:
+        return await self._alive().is_made()
+
     async def close(self) -> None:
         pass
 

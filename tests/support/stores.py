@@ -1,21 +1,26 @@
 """The stores of idempotency marks that one suite is run on, each empty and of its own for every test."""
 
 import asyncio
+import sqlite3
 import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import asyncpg
 import pytest
+from redis import asyncio as redis
 from support.postgres import Postgres
 from support.redis import Redis
 
 from worker.aws.session import AwsClients
 from worker.idempotency import MemoryStore, Store, StoreError, open_store
+from worker.idempotency.dynamodb import VERSION_KEY
+from worker.idempotency.redis import PREFIX
 from worker.local import EmbeddedAws
 
-__all__ = ["STORES", "OpenAgain", "Server", "opener", "server_of", "url_of"]
+__all__ = ["STORES", "OpenAgain", "Server", "marks_at", "opener", "server_of", "url_of"]
 
 RETENTION_SECONDS: Final = 3600
 STORES: Final = (
@@ -74,3 +79,50 @@ async def url_of(server: Server) -> str:
     if isinstance(server, EmbeddedAws):
         return f"dynamodb://marks-{uuid.uuid4().hex[:8]}"
     return f"sqlite:///{server}/marks/idempotency.sqlite"
+
+
+async def marks_at(server: Server, url: str) -> tuple[int, int]:
+    """Ask the store itself, without Longshore: how many marks are in progress, ended or not, and how many are done."""
+    if isinstance(server, Postgres):
+        return _told_apart(await _owners_in_postgresql(url))
+    if isinstance(server, Redis):
+        return _told_apart(await _owners_in_redis(url))
+    if isinstance(server, EmbeddedAws):
+        return _told_apart(await _owners_in_dynamodb(server, url.removeprefix("dynamodb://")))
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        return _told_apart([owner for (owner,) in connection.execute("SELECT owner FROM longshore_idempotency")])
+
+
+def _told_apart(owners: Sequence[str | None]) -> tuple[int, int]:
+    done = sum(owner is None for owner in owners)
+    return len(owners) - done, done
+
+
+async def _owners_in_postgresql(url: str) -> list[str | None]:
+    connection = await asyncpg.connect(url)
+    try:
+        return [row[0] for row in await connection.fetch("SELECT owner FROM longshore_idempotency")]
+    finally:
+        await connection.close()
+
+
+async def _owners_in_redis(url: str) -> list[str | None]:
+    client: Any = redis.Redis.from_url(url, decode_responses=True)
+    try:
+        names = [name async for name in client.scan_iter(match=f"{PREFIX}*:*", count=1000)]
+        return [kept.partition(":")[2] or None for kept in await client.mget(names) if kept is not None]
+    finally:
+        await client.aclose()
+
+
+async def _owners_in_dynamodb(server: EmbeddedAws, table: str) -> list[str | None]:
+    owners: list[str | None] = []
+    async with AwsClients(server.access) as clients:
+        page: dict[str, Any] = {}
+        while True:
+            answer = await clients.dynamodb.call("scan", TableName=table, **page)
+            items = [item for item in answer["Items"] if item["key"]["S"] != VERSION_KEY]
+            owners += [item["owner"]["S"] if "owner" in item else None for item in items]
+            if "LastEvaluatedKey" not in answer:
+                return owners
+            page = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}

@@ -1,5 +1,6 @@
 """`S3Objects`: large payloads in Amazon S3."""
 
+from contextlib import suppress
 from typing import Any, Final
 
 from worker.aws.channel import Channel
@@ -51,6 +52,14 @@ class S3Objects:
         await self._channel.call(
             "put_object", deadline=TRANSFER_DEADLINE_SECONDS, Bucket=pointer.bucket, Key=pointer.key, Body=body
         )
+
+    async def try_put(self, pointer: S3Pointer) -> None:
+        """Begin to store an object and give it up: S3 says whether it may be stored, and nothing is."""
+        begun = await self._channel.call("create_multipart_upload", Bucket=pointer.bucket, Key=pointer.key)
+        with suppress(SourceError):  # an upload without parts costs nothing
+            await self._channel.call(
+                "abort_multipart_upload", Bucket=pointer.bucket, Key=pointer.key, UploadId=begun["UploadId"]
+            )
 
     async def delete(self, pointer: S3Pointer) -> None:
         """Delete an object."""

@@ -15,14 +15,16 @@ config = typer.Typer(name="config", help="Look at the fleet file.", no_args_is_h
 @config.command()
 def check(
     config: ConfigOption = None,
-    live: Annotated[bool, typer.Option("--live", help="Ask AWS about the queues and permissions.")] = False,  # noqa: FBT002
+    live: Annotated[bool, typer.Option("--live", help="Ask AWS, and what handlers need besides.")] = False,  # noqa: FBT002
     as_json: JsonOption = False,  # noqa: FBT002
 ) -> None:
     """Check the fleet file and its handlers; --live asks AWS, too.
 
-    Filters that SNS would refuse are found without asking it. Asked for are the queues, their dead-letter queues and the permissions on them; no message is touched.
+    Filters that SNS would refuse are found without asking it. Asked for are the queues, their dead-letter queues and the permissions on them;
+    the idempotency store and its table; the Redis of limits; the buckets of large payloads. No message is touched, and nothing is left behind.
     """
     from worker.fleet.fit import misfits
+    from worker.fleet.preflight import Preflight, preflight
     from worker.fleet.process import load_routers
     from worker.settings import load
     from worker.topology import wanted_by
@@ -30,7 +32,7 @@ def check(
     settings = load(config)
     wanted_by(settings)  # raises for a filter that SNS would refuse
     routers = load_routers(settings)
-    problems: list[str] = []
+    found = Preflight()
     warnings = [
         *settings.warnings,
         *(each for name in routers for each in misfits(settings.queues[name], routers[name])),
@@ -38,15 +40,16 @@ def check(
     if live:
         import asyncio
 
-        from worker.fleet.preflight import preflight
-
-        found = asyncio.run(preflight(settings))
-        problems, warnings = found.problems, warnings + found.warnings
+        found = asyncio.run(preflight(settings, routers))
+        warnings += found.warnings
+    problems = found.problems
     if as_json:
         typer.echo(json.dumps({"ok": not problems, "problems": problems, "warnings": warnings}))
     else:
         for warning in warnings:
             typer.echo(f"warning: {warning}")
+        for answer in found.in_order:
+            typer.echo(answer)
         for problem in problems:
             typer.echo(f"longshore: {problem}", err=True)
         if not problems:

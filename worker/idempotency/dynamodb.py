@@ -44,13 +44,19 @@ class DynamoStore:
 
     async def open(self) -> None:
         """Look at the table, and make it where there is none; raises `StoreError` until DynamoDB has made it."""
+        if not await self.is_made():
+            await self._make()
+            raise StoreError(f"the DynamoDB table {self._table} is being made")
+        await self._write_version()
+
+    async def is_made(self) -> bool:
+        """Look at the table, and at who wrote into it."""
         try:
             described = await self._call("describe_table")
         except StoreError as error:
             if _code(error) != "ResourceNotFoundException":
                 raise
-            await self._make()
-            raise StoreError(f"the DynamoDB table {self._table} is being made") from None
+            return False
         if (schema := described["Table"]["KeySchema"]) != [{"AttributeName": "key", "KeyType": "HASH"}]:
             raise ConfigError(
                 f"the DynamoDB table {self._table} has the key {schema}, but must have a partition key named key, of type S, "
@@ -58,7 +64,14 @@ class DynamoStore:
             )
         if described["Table"]["TableStatus"] not in {"ACTIVE", "UPDATING"}:
             raise StoreError(f"the DynamoDB table {self._table} is {described['Table']['TableStatus']}")
-        await self._check_version()
+        found = await self._call("get_item", Key={"key": {"S": VERSION_KEY}}, ConsistentRead=True)
+        version = found["Item"]["version"]["N"] if "Item" in found else str(VERSION)
+        if version != str(VERSION):
+            raise ConfigError(
+                f"the DynamoDB table {self._table} has version {version}, but this release reads {VERSION}: "
+                f"run the release that wrote it, or name another table"
+            )
+        return True
 
     async def close(self) -> None:
         """Leave the connections to the process's AWS clients."""
@@ -148,7 +161,7 @@ class DynamoStore:
             return False
         return True
 
-    async def _check_version(self) -> None:
+    async def _write_version(self) -> None:
         item = {"key": {"S": VERSION_KEY}, "version": {"N": str(VERSION)}}
         is_new = await self._if_it_holds(
             "put_item",
@@ -158,14 +171,6 @@ class DynamoStore:
         )
         if is_new:
             await self._let_dynamodb_forget()
-            return
-        found = await self._call("get_item", Key={"key": {"S": VERSION_KEY}}, ConsistentRead=True)
-        version = found["Item"]["version"]["N"]
-        if version != str(VERSION):
-            raise ConfigError(
-                f"the DynamoDB table {self._table} has version {version}, but this release reads {VERSION}: "
-                f"run the release that wrote it, or name another table"
-            )
 
     async def _let_dynamodb_forget(self) -> None:
         """Have what has ended deleted; without it the table grows, but every answer is right."""
@@ -174,7 +179,7 @@ class DynamoStore:
             await self._call("update_time_to_live", TimeToLiveSpecification=ttl)
         except StoreError as error:
             if _code(error) != "ValidationException":  # it is enabled already
-                log.warning("time to live cannot be enabled: enable it on the attribute expires_at", table=self._table, error=str(error))  # fmt: skip
+                log.warning("time to live cannot be enabled: see that it is, on the attribute expires_at", table=self._table, error=str(error))  # fmt: skip
 
     async def _make(self) -> None:
         try:

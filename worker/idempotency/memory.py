@@ -35,6 +35,11 @@ class MemoryStore:
         """Fail while the store is down."""
         await self._called("open")
 
+    async def is_made(self) -> bool:
+        """Need no table."""
+        await self._called("is_made")
+        return True
+
     async def close(self) -> None:
         """Keep everything."""
 

@@ -88,16 +88,13 @@ class PostgresStore:
 
     async def open(self) -> None:
         """Connect, and make the table where there is none."""
-        if self._pool is None:
-            self._pool = self._asyncpg.create_pool(
-                self._url,
-                min_size=0,
-                max_size=CONNECTIONS,
-                timeout=CALL_SECONDS,
-                command_timeout=CALL_SECONDS,
-                reset=_as_it_is,
-            )
+        self._connect()
         await self._on_connection(self._prepare)
+
+    async def is_made(self) -> bool:
+        """Connect, and look for the table."""
+        self._connect()
+        return await self._on_connection(self._is_there)
 
     async def close(self) -> None:
         """Close every connection; calls that are still on them fail."""
@@ -134,18 +131,35 @@ class PostgresStore:
             total += pruned
         return total
 
+    def _connect(self) -> None:
+        if self._pool is None:
+            self._pool = self._asyncpg.create_pool(
+                self._url,
+                min_size=0,
+                max_size=CONNECTIONS,
+                timeout=CALL_SECONDS,
+                command_timeout=CALL_SECONDS,
+                reset=_as_it_is,
+            )
+
     async def _prepare(self, connection: Any) -> None:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            if await connection.fetchval("SELECT to_regclass('longshore_idempotency')") is None:
+            if not await self._is_there(connection):
                 await connection.execute(TABLE)
                 await connection.execute(VERSIONED)
+
+    async def _is_there(self, connection: Any) -> bool:
+        """Return whether there is the table; raise `ConfigError` when another version has made it."""
+        if await connection.fetchval("SELECT to_regclass('longshore_idempotency')") is None:
+            return False
         said = await connection.fetchval("SELECT obj_description('longshore_idempotency'::regclass, 'pg_class')")
         if said != f"version {VERSION}":
             raise ConfigError(
                 f"the table longshore_idempotency of {self._place} says {said!r} of itself, but this release reads "
                 f"'version {VERSION}': run the release that made it, or name another database"
             )
+        return True
 
     async def _execute(self, statement: str, *arguments: object) -> str:
         async def execute(connection: Any) -> str:

@@ -10,6 +10,7 @@ from worker.settings.base import masked
 __all__ = ["RedisStore"]
 
 PREFIX: Final = "longshore:idempotency:"
+VERSION_KEY: Final = f"{PREFIX}version"
 CALL_SECONDS: Final = 4.0
 
 # A key holds its fingerprint, a colon and its owner; nobody owns what is done. It expires with its mark or with the retention.
@@ -62,17 +63,24 @@ class RedisStore:
 
     async def open(self) -> None:
         """Reach the server, and refuse what another version of Longshore has written."""
-        key = f"{PREFIX}version"
         try:
-            await self._client.set(key, VERSION, nx=True)
-            version = await self._client.get(key)
+            await self._client.set(VERSION_KEY, VERSION, nx=True)
         except self._errors as error:
             raise self._failure(error) from error
-        if version != str(VERSION):
+        await self.is_made()
+
+    async def is_made(self) -> bool:
+        """Look whether a worker has written here yet."""
+        try:
+            version = await self._client.get(VERSION_KEY)
+        except self._errors as error:
+            raise self._failure(error) from error
+        if version not in {None, str(VERSION)}:
             raise ConfigError(
                 f"the idempotency store {self._place} has version {version}, but this release reads {VERSION}: "
                 f"run the release that wrote it, or name another database"
             )
+        return version is not None
 
     async def close(self) -> None:
         """Close every connection."""

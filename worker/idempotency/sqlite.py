@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -48,6 +49,10 @@ class SqliteStore:
     async def open(self) -> None:
         """Open the file, and make it and its folder where there is none."""
         await self._run(lambda: None)
+
+    async def is_made(self) -> bool:
+        """Look into the file, if there is one."""
+        return self._path.exists() and await asyncio.to_thread(self._look)
 
     async def close(self) -> None:
         """Close the file; waits for the transaction that is under way."""
@@ -132,7 +137,7 @@ class SqliteStore:
                 raise
         except (sqlite3.Error, OSError) as error:
             self._disconnect()  # a file that was replaced or locked is opened anew
-            raise StoreError(f"the file {self._path} cannot be used ({error})") from error
+            raise self._failure(error) from error
         return result
 
     def _connected(self) -> sqlite3.Connection:
@@ -151,16 +156,31 @@ class SqliteStore:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("BEGIN IMMEDIATE")
+        self._version(connection)
+        connection.execute(TABLE)
+        connection.execute(INDEX)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
+        connection.execute("COMMIT")
+
+    def _look(self) -> bool:
+        try:
+            with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                return self._version(connection) == VERSION
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """Return what the file was written by, 0 where nothing was; raise `ConfigError` when that was another version."""
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version not in {0, VERSION}:
             raise ConfigError(
                 f"the idempotency store {self._path} has version {version}, but this release reads {VERSION}: "
                 f"run the release that wrote it, or name another file"
             )
-        connection.execute(TABLE)
-        connection.execute(INDEX)
-        connection.execute(f"PRAGMA user_version = {VERSION}")
-        connection.execute("COMMIT")
+        return int(version)
+
+    def _failure(self, error: Exception) -> StoreError:
+        return StoreError(f"the file {self._path} cannot be used ({error})")
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

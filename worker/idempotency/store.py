@@ -68,6 +68,9 @@ class Store(Protocol):
         Raises `StoreError` when it cannot be reached, `ConfigError` when it can never be used as it is.
         """
 
+    async def is_made(self) -> bool:
+        """Return whether its table is there already; make nothing. Raises what `open` raises."""
+
     async def close(self) -> None:
         """Give up every connection; never raises."""
 

@@ -14,7 +14,7 @@ from worker.limits.store import PermitStore
 from worker.settings import LimitSettings
 from worker.telemetry.metrics import LimitMetrics
 
-__all__ = ["open_limits"]
+__all__ = ["open_limits", "permits_in"]
 
 RESTART_SECONDS = 1.0
 
@@ -39,7 +39,7 @@ async def open_limits(
         if settings.store is None:
             limits[name] = LocalLimiter(name, settings, metrics(name))
         else:
-            stores.append(_redis(settings.store, service, name))
+            stores.append(permits_in(settings.store, service, name))
             limits[name] = SharedLimiter(name, settings, stores[-1], metrics(name), now=now)
     tasks = [asyncio.create_task(_kept(limit), name=f"limit-{limit.name}") for limit in limits.values()]
     try:
@@ -62,7 +62,8 @@ async def _kept(limit: Limiter) -> None:
         await asyncio.sleep(RESTART_SECONDS)
 
 
-def _redis(url: str, service: str, name: str) -> PermitStore:
+def permits_in(url: str, service: str, name: str) -> PermitStore:
+    """Return a limit's permits in a Redis, not yet asked; raises `UsageError` when its client is not installed, or for what is no URL."""
     try:
         from worker.limits.redis import RedisPermits
     except ImportError:
