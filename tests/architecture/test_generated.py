@@ -71,7 +71,7 @@ def test_the_distributed_queue_loads_without_a_warning() -> None:
     """Its queue of SMS keeps to a limit of the whole fleet, which is taken before a message is received."""
     fleet = load(ROOT / DISTRIBUTED_QUEUE, environ={})
     assert fleet.warnings == ()
-    assert {name: queue.limit for name, queue in fleet.queues.items()} == {"notice-records": None, "notice-sms": "sms-api"}  # fmt: skip
+    assert {name: queue.limit for name, queue in fleet.queues.items()} == {"record-writing": None, "sms-sending": "sms-api"}  # fmt: skip
     limit = fleet.limits["sms-api"]
     assert (limit.concurrency, limit.scope) == (5, "fleet")
     filters = [[(each.raw, each.filter) for each in queue.subscribe] for queue in fleet.queues.values()]
