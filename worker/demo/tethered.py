@@ -1,7 +1,7 @@
 """`Tethered`: a program in a process of its own that ends with us, whatever ends us.
 
 Run by path, so that it imports nothing of Longshore, this file is what stands in between for a moment:
-`python -P tethered.py PROGRAM ARGUMENT...` has the kernel kill it when its parent is gone, and becomes the program.
+`python -P tethered.py PARENT PROGRAM ARGUMENT...` has the kernel kill it when its parent is gone, and becomes the program.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Tethered:
         """Start the command in the folder of its log; `told` is what it can read from standard input."""
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", str(Path(__file__)), *command),
+                *(sys.executable, "-P", str(Path(__file__)), str(os.getpid()), *command),
                 stdin=PIPE,
                 stdout=output,
                 stderr=output,
@@ -83,11 +83,13 @@ class Tethered:
         return await self._process.wait()
 
 
-def _become(command: list[str]) -> NoReturn:
+def _become(parent: int, command: list[str]) -> NoReturn:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it was gone before the kernel knew
+        os._exit(1)
     os.execvp(command[0], command)  # noqa: S606 - the program that our parent names
 
 
 if __name__ == "__main__":
-    _become(sys.argv[1:])
+    _become(int(sys.argv[1]), sys.argv[2:])

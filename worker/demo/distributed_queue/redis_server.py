@@ -19,6 +19,7 @@ from worker.limits.store import Claim, StoreError
 __all__ = ["open_redis"]
 
 _HOST: Final = "127.0.0.1"
+_SCHEMES: Final = ("redis://", "rediss://")
 _START_SECONDS: Final = 10.0
 _END_SECONDS: Final = 2.0
 
@@ -34,6 +35,8 @@ async def open_redis(given: str | None, folder: Path) -> AsyncIterator[str | Non
         if not has_client:
             wheel = f"longshore-{metadata.version('longshore')}-py3-none-any.whl"
             raise UsageError(f"--redis needs Redis's client, which is not installed: pip install '{wheel}[redis]'")
+        if not given.startswith(_SCHEMES):
+            raise _refused()
         try:
             await _ask(given)
         except StoreError as error:
@@ -83,9 +86,16 @@ async def _ask(url: str) -> None:
 
     try:
         permits = RedisPermits(url, "longshore-demo", "asked")
-    except ValueError as error:
-        raise UsageError(f"--redis is no URL of Redis, such as redis://localhost:6379/0: {error}") from None
+    except ValueError:  # its text may quote a part of the password
+        raise _refused() from None
     try:
         await permits.claim(Claim(secrets.token_hex(8), 1, 0, 0, 1, 1.0, is_leaving=True))
     finally:
         await permits.close()
+
+
+def _refused() -> UsageError:
+    return UsageError(
+        "the address that --redis gives is none of Redis; allowed is one such as redis://localhost:6379/0, with special "
+        "characters of a password written as %XX"
+    )
