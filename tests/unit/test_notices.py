@@ -63,12 +63,20 @@ async def test_rows_wait_for_longshores_tables(tmp_path: Path) -> None:
         assert await database.count() == (0, 0)
 
 
-async def test_workers_that_begin_together_make_one_table(tmp_path: Path) -> None:
-    async def begin() -> None:
-        async with NoticeDatabase(f"sqlite:///{tmp_path}/new.sqlite"):
-            pass
-
-    await asyncio.gather(*(begin() for _ in range(8)))
+async def test_a_new_database_that_another_worker_holds_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers that begin together: SQLite says "locked", and one of them makes the table."""
+    monkeypatch.setattr(opening, "_SQLITE_PRAGMAS", ("busy_timeout=20",))
+    with closing(sqlite3.connect(tmp_path / "new.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        database = NoticeDatabase(f"sqlite:///{tmp_path}/new.sqlite")
+        opened = asyncio.create_task(database.__aenter__())
+        await asyncio.sleep(0.3)
+        assert not opened.done()
+        other.execute("ROLLBACK")
+    async with await opened:
+        assert await database.count() == (0, 0)
 
 
 async def test_a_database_that_does_not_answer_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
