@@ -12,6 +12,7 @@ from worker.settings import FleetSettings, effective, load, schema
 from worker.settings.generate import main, pages
 
 ROOT = Path(__file__).parents[2]
+DISTRIBUTED_QUEUE = "config/distributed-queue.yaml"
 Node = Mapping[str, Any]
 TYPES: dict[str, Any] = {
     "object": dict,
@@ -66,7 +67,25 @@ def test_the_fleet_of_the_repository_loads_without_a_warning() -> None:
     assert all(queue.dead_letter != "none" for queue in fleet.queues.values())
 
 
-@pytest.mark.parametrize("name", ["fleet.yaml", "fleet.example.yaml"])
+def test_the_distributed_queue_loads_without_a_warning() -> None:
+    """Its queue of SMS keeps to a limit of the whole fleet, which is taken before a message is received."""
+    fleet = load(ROOT / DISTRIBUTED_QUEUE, environ={})
+    assert fleet.warnings == ()
+    assert {name: queue.limit for name, queue in fleet.queues.items()} == {"record-writing": None, "sms-sending": "sms-api"}  # fmt: skip
+    limit = fleet.limits["sms-api"]
+    assert (limit.concurrency, limit.scope) == (5, "fleet")
+    filters = [[(each.raw, each.filter) for each in queue.subscribe] for queue in fleet.queues.values()]
+    assert filters == [[(True, None)], [(True, {"action": ["sendSMS"]})]]
+    assert all(queue.dead_letter != "none" for queue in fleet.queues.values())
+
+
+def test_the_demo_of_the_distributed_queue_runs_its_fleet_file() -> None:
+    """The wheel holds no `config/`, so it brings a copy."""
+    copy = "worker/demo/distributed_queue/fleet.yaml"
+    assert (ROOT / copy).read_bytes() == (ROOT / DISTRIBUTED_QUEUE).read_bytes(), f"run: cp {DISTRIBUTED_QUEUE} {copy}"
+
+
+@pytest.mark.parametrize("name", ["fleet.yaml", "fleet.example.yaml", "distributed-queue.yaml"])
 def test_editors_find_nothing_wrong_in_our_own_files(name: str) -> None:
     document = yaml.safe_load((ROOT / "config" / name).read_text(encoding="utf-8"))
     assert list(violations(document, schema())) == []

@@ -37,10 +37,11 @@ def test_the_wheel_is_for_every_platform(wheel: Path) -> None:
 
 
 def test_the_wheel_holds_every_file_of_the_package(names: list[str]) -> None:
-    """Also those that are no Python: the demo's fleet file, the scaffold's templates, the mark that it is typed."""
+    """Also those that are no Python: the demo's fleet files, the scaffold's templates, the mark that it is typed."""
     files = [path for path in (ROOT / "worker").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     wanted = {path.relative_to(ROOT).as_posix() for path in files}
-    assert {"worker/py.typed", "worker/demo/fleet.yaml", "worker/scaffold/templates/Makefile.tmpl"} <= wanted
+    fleets = {"worker/demo/fleet.yaml", "worker/demo/distributed_queue/fleet.yaml"}
+    assert {"worker/py.typed", "worker/scaffold/templates/Makefile.tmpl", *fleets} <= wanted
     assert {name for name in names if name.startswith("worker/")} == wanted
 
 

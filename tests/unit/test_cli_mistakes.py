@@ -229,6 +229,10 @@ def test_a_working_directory_that_was_removed_is_one_sentence(folder: Path, long
         (["local", "--port", "65536"], "'--port': '65536' must be a whole number from 0 to 65535"),
         (["demo", "--events", "0"], "'--events': '0' must be a whole number from 1 to 100000"),
         (["demo", "--events", "many"], "'--events': 'many' must be a whole number from 1 to 100000"),
+        (["demo", "--fleet", "order"], "--fleet 'order' is no fleet of the demo; did you mean orders?"),
+        (["demo", "--fleet", "x"], "--fleet 'x' is no fleet of the demo; allowed are: orders, distributed-queue"),
+        (["demo", "--fleet", "distributed-queue", "--forever"], "--forever is for the fleet orders, and distributed-"),
+        (["demo", "--redis", "redis://h"], "--redis is for the fleet distributed-queue, and orders counts nothing"),
         (["demo", "--events", "9" * 9], "'--events': '999999999' must be a whole number from 1 to 100000"),
     ],
 )

@@ -1,6 +1,5 @@
 """The command line's tree. Commands import what they need when they run, so that `--help` and `run` stay small."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,15 +7,15 @@ import typer
 
 from worker.cli.config import config
 from worker.cli.database import database as database_commands
+from worker.cli.demo import demo
 from worker.cli.new import new
-from worker.cli.options import ConfigOption, VersionOption, print_version
+from worker.cli.options import ConfigOption, VersionOption, print_version, whole_number
 from worker.cli.outbox import outbox
 from worker.cli.publish import publish
 from worker.cli.topology import topology
 
 __all__ = ["app"]
 
-MAX_EVENTS = 100_000
 MAX_PORT = 65_535
 
 app = typer.Typer(
@@ -32,6 +31,7 @@ app.add_typer(database_commands)
 app.command()(publish)
 app.command()(outbox)
 app.command()(new)
+app.command()(demo)
 
 
 @app.callback()
@@ -56,21 +56,11 @@ def run(
         raise typer.Exit(run_worker(config, queue or [], is_local=local))
 
 
-def _whole_number(least: int, most: int) -> Callable[[object], int]:
-    def parse(given: object) -> int:
-        text = str(given)  # the default comes as a number
-        if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
-            raise typer.BadParameter(f"{text!r} must be a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
 @app.command()
 def local(
     port: Annotated[
         int,
-        typer.Option("--port", metavar="N", parser=_whole_number(0, MAX_PORT), help="Listen here; 0: on a free port."),
+        typer.Option("--port", metavar="N", parser=whole_number(0, MAX_PORT), help="Listen here; 0: on a free port."),
     ] = 0,
     config: Annotated[
         Path | None, typer.Option("--config", metavar="FILE", help="Apply the topology of this fleet file, too.")
@@ -87,26 +77,6 @@ def local(
         from worker.cli.local import serve_embedded_aws
 
         raise typer.Exit(serve_embedded_aws(config, port))
-
-
-@app.command()
-def demo(
-    events: Annotated[
-        int,
-        typer.Option(
-            "--events", metavar="N", parser=_whole_number(1, MAX_EVENTS), help=f"Events to publish, 1 to {MAX_EVENTS}."
-        ),
-    ] = 2000,
-    forever: Annotated[bool, typer.Option("--forever", help="Publish and consume until Ctrl-C.")] = False,  # noqa: FBT002
-    database: Annotated[
-        str | None,
-        typer.Option("--database", metavar="URL", help="The orders' database, such as postgresql://user@host/orders."),
-    ] = None,
-) -> None:
-    """Watch a fleet work on an embedded AWS, and check its books."""
-    from worker.cli.run import run_demo
-
-    raise typer.Exit(run_demo(events, is_forever=forever, database=database))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`longshore run` and `longshore demo`: the event loop's side of the command line."""
+"""`longshore run`: the event loop's side of the command line."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from worker.fleet.process import Process, aws_access, load_routers
 from worker.settings import FleetSettings, load
 from worker.telemetry import logs
 
-__all__ = ["run_demo", "run_worker"]
+__all__ = ["run_to_end", "run_worker"]
 
 
 def run_worker(config: Path | None, queues: Sequence[str], *, is_local: bool) -> int:
@@ -25,16 +25,9 @@ def run_worker(config: Path | None, queues: Sequence[str], *, is_local: bool) ->
     if is_local:
         from worker.cli.local import run_on_embedded_aws
 
-        return _run(run_on_embedded_aws(settings, routers))
+        return run_to_end(run_on_embedded_aws(settings, routers))
     process = Process(settings, routers, aws_access(settings))
-    return _run(process.run(), left_behind=lambda: process.supervisor.left_behind)
-
-
-def run_demo(events: int, *, is_forever: bool, database: str | None) -> int:
-    """Run the demo; return the exit status."""
-    from worker.demo import Demo, Script, Show
-
-    return _run(Demo(Show(), Script(events=events, is_forever=is_forever, database=database)).run())
+    return run_to_end(process.run(), left_behind=lambda: process.supervisor.left_behind)
 
 
 def _check_queues(settings: FleetSettings, queues: Sequence[str]) -> None:
@@ -46,7 +39,7 @@ def _check_queues(settings: FleetSettings, queues: Sequence[str]) -> None:
             raise ConfigError(f"--queue {name!r} is not a queue of the fleet file; {hint}")
 
 
-def _run(main: Coroutine[Any, Any, int], *, left_behind: Callable[[], int] = lambda: 0) -> int:
+def run_to_end(main: Coroutine[Any, Any, int], *, left_behind: Callable[[], int] = lambda: 0) -> int:
     """Run on uvloop where it is installed; leave without waiting for handlers that ignore the end of the drain."""
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         status = runner.run(main)

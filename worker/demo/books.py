@@ -12,7 +12,7 @@ from worker.telemetry.cells import Spread
 from worker.telemetry.declared import LAG
 from worker.topology.filters import matches
 
-__all__ = ["EFFECTS", "IN_TURN", "Account", "Books"]
+__all__ = ["EFFECTS", "IN_TURN", "Account", "Books", "deliveries"]
 
 IN_TURN = {
     ("authorized",),
@@ -117,7 +117,7 @@ class Books:
         event_type = str(kind.value) if kind is not None else None
         self.orders_published += event_type == "order.created" and is_placed(body)
         for name, account in self.accounts.items():
-            count = _deliveries(self._queues[name], topic, body, attributes)
+            count = deliveries(self._queues[name], topic, body, attributes)
             account.published += count
             if count and (why := poison_in(name, event_type, body)) is not None:
                 account.poison[why] += count
@@ -157,7 +157,7 @@ class Books:
         return faults
 
 
-def _deliveries(queue: QueueSettings, topic: str, body: str, attributes: Mapping[str, Attribute]) -> int:
+def deliveries(queue: QueueSettings, topic: str, body: str, attributes: Mapping[str, Attribute]) -> int:
     """Return how many copies SNS sends to the queue: one for each subscription whose filter takes the event."""
     return sum(
         subscription.filter is None or matches(subscription.filter, subscription.filter_scope, attributes, body)

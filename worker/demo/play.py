@@ -1,31 +1,26 @@
-"""The demo's run: the fleet at work, traffic, an outage, and the check of the books."""
+"""A day of the orders fleet: the fleet at work, traffic, an outage, and the check of the books."""
 
 import asyncio
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from worker.demo.demo import INTERRUPTED, PATIENCE_SECONDS, verdict
 from worker.demo.show import Show
 from worker.demo.stage import Stage
 from worker.demo.traffic import Outage, Traffic
-from worker.errors import LongshoreError
 from worker.settings import load
 from worker.telemetry import logs
 
-__all__ = ["Demo", "Script"]
+__all__ = ["Script"]
 
-PATIENCE_SECONDS = 120.0
 LOOK_SECONDS = 0.25
 LONGEST_OUTAGE_SECONDS = 8.0
 HASTY_SECONDS = 1.5
 FOREVER_PER_SECOND = 20.0
 LOG = "log.jsonl"
-INTERRUPTED = 130
-"""What shells expect of a program that Ctrl-C has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +41,20 @@ class Script:
         """How long the mail server is down, from a third of the events on."""
         return min(LONGEST_OUTAGE_SECONDS, self.events / self.per_second / 3)
 
+    async def play(self, show: Show, folder: Path) -> int:
+        """Let it happen; return the exit status."""
+        return await _Play(show, self).run(folder)
 
-class Demo:
+
+class _Play:
     """Runs the fleet of `worker/demo/fleet.yaml` on the embedded AWS and checks its books."""
 
-    def __init__(self, show: Show, script: Script | None = None) -> None:
+    def __init__(self, show: Show, script: Script) -> None:
         self._show = show
-        self._script = script or Script()
+        self._script = script
         self._address = ""
 
-    async def run(self) -> int:
-        """Return 0 when the books balance, 1 when they do not, 130 when the demo was interrupted."""
-        folder = Path(tempfile.mkdtemp(prefix="longshore-demo-"))
-        try:
-            status = await self._run(folder)
-        except (LongshoreError, asyncio.CancelledError):
-            shutil.rmtree(folder)
-            raise
-        if status in {0, INTERRUPTED}:
-            shutil.rmtree(folder)
-        else:
-            self._show.say(f"the workers' log is {folder / LOG}")
-        return status
-
-    async def _run(self, folder: Path) -> int:
+    async def run(self, folder: Path) -> int:
         fleet_file = resources.files(__package__).joinpath("fleet.yaml")
         with resources.as_file(fleet_file) as path, (folder / LOG).open("wb") as log:
             logs.configure("json", "info", log)
@@ -143,15 +128,8 @@ class Demo:
         self._show.result(stage.books)
         self._show.payments(stage.books)
         self._show.placements(stage.shop, self._script.mail_seconds, self._script.outage_seconds)
-        faults = stage.books.faults()
-        for fault in faults:
-            self._show.say(f"books do not balance: {fault}")
-        if not is_complete:
-            self._show.say("the demo ended before every event had")
-        if faults or not is_complete:
-            return 1
-        self._show.say("books balance: every event was handled or dead-lettered, in every queue")
-        return 0
+        balanced = "every event was handled or dead-lettered, in every queue"
+        return verdict(self._show, stage.books.faults(), is_complete=is_complete, balanced=balanced)
 
 
 async def _cancel(tasks: list[asyncio.Task[Any]]) -> None:

@@ -1,8 +1,9 @@
 """What the demo prints: a live table on a terminal, plain lines elsewhere, the final table in both."""
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -10,14 +11,30 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from worker.demo.books import Books
+from worker.demo.books import Account, Books
 from worker.demo.shop import Shop
 
-__all__ = ["Show"]
+__all__ = ["Kept", "Show"]
 
 LINE_SECONDS = 2.0
 LINE_COLUMN = len("2000/2000")
 WIDTH_ELSEWHERE = 100
+
+
+class Kept(Protocol):
+    """Books of any fleet."""
+
+    @property
+    def accounts(self) -> Mapping[str, Account]:
+        """An account per queue."""
+
+    @property
+    def published(self) -> int:
+        """Deliveries that are owed, over all queues."""
+
+    @property
+    def ended(self) -> int:
+        """Deliveries that were handled or dead-lettered."""
 
 
 class Show:
@@ -46,7 +63,7 @@ class Show:
         """Print a line, above the live table where there is one."""
         self.console.print(text, soft_wrap=True)
 
-    def progress(self, books: Books, note: str) -> None:
+    def progress(self, books: Kept, note: str) -> None:
         """Show how far the books are; a line every two seconds where there is no terminal."""
         if self._live is not None:
             footer = Table.grid()  # a bar alone ends without a line break
@@ -65,10 +82,11 @@ class Show:
             )
             self.say("  ".join([f"{now - self._began_at:5.1f} s", *counts]))
 
-    def result(self, books: Books) -> None:
+    def result(self, books: Kept) -> None:
         """Print the final table and the reasons of the dead letters."""
         self.console.print(table(books))
-        self.say("lag: from publishing to the first try; the outage counts until as long after its end")
+        if _has_lags(books):
+            self.say("lag: from publishing to the first try; the outage counts until as long after its end")
         reasons = Table("queue", "dead letters", "reason", title="dead letters", title_justify="left", box=None, pad_edge=False)  # fmt: skip
         for name, account in books.accounts.items():
             for reason, count in account.reasons.most_common():
@@ -101,17 +119,25 @@ class Show:
         self.console.print()
 
 
-def table(books: Books) -> Table:
-    """Return the books as a table, a row per queue; it fits 80 columns."""
+def table(books: Kept) -> Table:
+    """Return the books as a table, a row per queue, with lags where they are measured; it fits 80 columns."""
     result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     result.add_column("queue", no_wrap=True, vertical="bottom")
-    for title in ("pub-\nlished", "re-\nceived", "handled", "re-\ntried", "dead\nletters", "lag\np50", "lag\np99", "p99 in\noutage"):  # fmt: skip
+    titles = ["pub-\nlished", "re-\nceived", "handled", "re-\ntried", "dead\nletters"]
+    if _has_lags(books):
+        titles += ["lag\np50", "lag\np99", "p99 in\noutage"]
+    for title in titles:
         result.add_column(title, justify="right", vertical="bottom")
     for name, account in books.accounts.items():
         counts = (account.published, account.received, account.handled, account.retried, account.dead_lettered)
         lags = (account.lag.quantile(0.5), account.lag.quantile(0.99), account.lag_in_outage.quantile(0.99))
-        result.add_row(name, *(f"{count:,}" for count in counts), *(_seconds(lag) for lag in lags))
+        cells = [*(f"{count:,}" for count in counts), *(_seconds(lag) for lag in lags)]
+        result.add_row(name, *cells[: len(titles)])
     return result
+
+
+def _has_lags(books: Kept) -> bool:
+    return any(account.lag.count or account.lag_in_outage.count for account in books.accounts.values())
 
 
 def _seconds(value: float | None) -> str:

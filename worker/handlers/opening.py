@@ -1,23 +1,27 @@
-"""How the orders' database is opened: its address, and what each kind of database needs to be told."""
+"""How a database is opened: its address, and what each kind of database needs to be told."""
 
 import asyncio
+import random
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeVar
 
-from sqlalchemy import URL, Connection, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Connection, MetaData, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from worker import UsageError
 
-__all__ = ["OPEN_SECONDS", "Store", "address", "open_store"]
+__all__ = ["OPEN_SECONDS", "Store", "address", "make_tables", "open_store"]
 
 T = TypeVar("T")
 
+ORDERS: Final = "the orders' database"
 OPEN_SECONDS: Final = 10
 STATEMENT_SECONDS: Final = 30
 POSTGRESQL_CONNECTIONS: Final = 4
+_ONE_MAKES_TABLES: Final = text("SELECT pg_advisory_xact_lock(7310581)")
 _READ_ONLY: Final = {"read_only": True}
 """Execution options of a transaction that writes nothing: on SQLite it then waits for no writer."""
 
@@ -25,9 +29,9 @@ _ALLOWED: Final = "sqlite:///orders.sqlite or postgresql://user:password@host/da
 _SQLITE_PRAGMAS: Final = ("busy_timeout=10000", "journal_mode=WAL", "synchronous=NORMAL")
 
 
-def address(url: str) -> str:
+def address(url: str, name: str = ORDERS) -> str:
     """Return the part of a database's address that may be shown: no user, no password, no options."""
-    parsed = _parse(url)
+    parsed = _parse(url, name)
     port = f":{parsed.port}" if parsed.port else ""
     return f"{parsed.drivername}://{parsed.host or ''}{port}/{parsed.database}"
 
@@ -46,10 +50,28 @@ class Store(Protocol):
         """Close the connections."""
 
 
-def open_store(url: str) -> Store:
-    """Return a store that has not connected yet; raise `UsageError` when the address is none."""
-    parsed = _parse(url)
+def open_store(url: str, name: str = ORDERS) -> Store:
+    """Return a store that has not connected yet; raise `UsageError`, which calls it by its name, when the address is none."""
+    parsed = _parse(url, name)
     return _Postgresql(parsed) if parsed.drivername == "postgresql" else _Sqlite(parsed)
+
+
+async def make_tables(store: Store, tables: MetaData) -> None:
+    """Make those that are missing; of several workers that begin together, one makes them."""
+
+    def work(connection: Connection) -> None:
+        if connection.dialect.name == "postgresql":
+            connection.execute(_ONE_MAKES_TABLES)
+        tables.create_all(connection)
+
+    ends_at = time.monotonic() + OPEN_SECONDS
+    while True:
+        try:
+            return await store.run(work)
+        except OperationalError as error:  # SQLite lets nobody wait who switches a new file to WAL
+            if "locked" not in str(error.orig) or time.monotonic() > ends_at:
+                raise
+        await asyncio.sleep(random.uniform(0, 0.1))
 
 
 class _Sqlite:
@@ -60,7 +82,7 @@ class _Sqlite:
     def __init__(self, url: URL) -> None:
         self._engine = create_engine(
             url,
-            hide_parameters=True,  # errors go to logs, orders do not
+            hide_parameters=True,  # errors go to logs, rows do not
             pool_size=1,
             max_overflow=0,
             pool_reset_on_return=None,  # every transaction ends with a commit or a rollback of its own
@@ -68,7 +90,7 @@ class _Sqlite:
         event.listen(self._engine, "connect", _prepare_sqlite)
         event.listen(self._engine, "begin", _begin_on_sqlite)
         self._reading = self._engine.execution_options(**_READ_ONLY)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="orders-sqlite")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
 
     async def run(self, work: Callable[[Connection], T], *, is_reading: bool = False) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work, is_reading)
@@ -121,16 +143,16 @@ def _begin_on_sqlite(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _parse(url: str) -> URL:
+def _parse(url: str, name: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise _refused("is not one") from None
+        raise _refused(name, "is not one") from None
     kind = parsed.drivername
     if kind not in _COMPLETE:
-        raise _refused(f"begins with {kind}://")
+        raise _refused(name, f"begins with {kind}://")
     if not _COMPLETE[kind](parsed) or "@" in (parsed.host or ""):
-        raise _refused(f"begins with {kind}:// but is not complete")
+        raise _refused(name, f"begins with {kind}:// but is not complete")
     return parsed
 
 
@@ -140,9 +162,9 @@ _COMPLETE: Final[dict[str, Callable[[URL], bool]]] = {
 }
 
 
-def _refused(found: str) -> UsageError:
+def _refused(name: str, found: str) -> UsageError:
     """Return the error for an address; what it says may hold a password, so it is not quoted."""
     return UsageError(
-        f"the address of the orders' database {found}; allowed is one such as {_ALLOWED}, with special characters of "
+        f"the address of {name} {found}; allowed is one such as {_ALLOWED}, with special characters of "
         f"a password written as %XX"
     )
