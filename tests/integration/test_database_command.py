@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.command import longshore, mistake
-from support.inbox import execute
+from support.inbox import execute, transaction
 from support.postgres import Postgres
 
 from worker import outbox
@@ -122,9 +122,9 @@ async def test_the_relay_sends_what_waits(
     topic, arrived = await make_outlet("events")
     async with open_database(orders_url, create=True) as database:
         await migrate(database)
-        async with database.transaction():
-            for number in range(25):
-                await outbox.publish(database._connection, "order.paid", str(number), topic=topic)
+    async with transaction("sqlite3" if orders_url.startswith("sqlite") else "asyncpg", orders_url) as (connection, _):
+        for number in range(25):
+            await outbox.publish(connection, "order.paid", str(number), topic=topic)
     ended = longshore(
         *("outbox", "--database", orders_url, "--topic", topic, "--once"), folder=tmp_path, environment=aws_environment
     )

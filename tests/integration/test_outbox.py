@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from support.inbox import WAYS, execute, prepare, transaction
@@ -14,18 +14,20 @@ from support.postgres import Postgres
 
 from worker import Publisher, PublishError, TransientError, UsageError, outbox
 from worker.errors import EntryError, Fault
-from worker.outbox.relay import Relay
+from worker.outbox.relay import Relay, Stop
 from worker.outbox.serving import drain
 from worker.outbox.store import Outbox, sole_relay
 from worker.publisher import Topic
 from worker.publisher.topic import Publication
-from worker.sql.connection import Rows, Statement
+from worker.sql.connection import Steps
 from worker.sql.database import Database, open_database
+from worker.telemetry.metrics import OutboxMetrics
 from worker.testing import MemoryTopic
 
 pytestmark = pytest.mark.integration
 
 FIFO = "payments.fifo"
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -46,7 +48,8 @@ async def store(url: str, *events: tuple[str | None, int], topic: str = FIFO) ->
 
 
 async def relay_once(url: str, topic: Topic, **settings: Any) -> int:
-    return await drain(url, topic.name, Publisher(topic, **{"patience_seconds": 0, **settings}), asyncio.Event())
+    publisher = Publisher(topic, **{"patience_seconds": 0, **settings})
+    return await drain(url, publisher, topic=topic.name, stop=Stop())
 
 
 @pytest.mark.parametrize(
@@ -168,10 +171,10 @@ class Mortal(Database):
 
     death: Death
 
-    async def execute(self, statement: Statement) -> Rows:
-        if statement.text.startswith("UPDATE"):
+    async def transact(self, steps: Steps[T]) -> T:
+        if getattr(steps, "__name__", "") == "_note":
             await self.death.may_come()
-        return await super().execute(statement)
+        return await super().transact(steps)
 
 
 class MortalTopic(Moody):
@@ -229,7 +232,7 @@ async def test_relays_side_by_side_keep_the_order_of_groups(postgres: Postgres) 
 
     async def relay() -> None:
         async with open_database(url) as database, Publisher(topic, patience_seconds=0) as publisher:
-            work = Relay(Outbox(database, FIFO), publisher, asyncio.Event())
+            work = Relay(Outbox(database, FIFO), publisher, OutboxMetrics(FIFO), Stop())
             while await execute(url, "SELECT 1 FROM longshore_outbox WHERE sent_at IS NULL LIMIT 1"):
                 await work.step()
 
@@ -280,11 +283,12 @@ async def dies(url: str, topic: Topic, death: Death) -> bool:
     """Let a relay take a step; return whether it died, and with it all that it had not committed."""
     death.has_come.clear()
     async with open_database(url) as opened:
-        database = Mortal(opened._connection, opened.dialect, opened.name)
+        database = Mortal(opened._connection, opened.dialect, opened.name, opened._thread)
         database.death = death
         publisher = Publisher(topic, patience_seconds=0)
         await publisher.open()
-        step = asyncio.create_task(Relay(Outbox(database, FIFO), publisher, asyncio.Event()).step())
+        relay = Relay(Outbox(database, FIFO), publisher, OutboxMetrics(FIFO), Stop())
+        step = asyncio.create_task(relay.step())
         end = asyncio.create_task(death.has_come.wait())
         await asyncio.wait({step, end}, return_when=asyncio.FIRST_COMPLETED)
         closing = asyncio.create_task(publisher.close())

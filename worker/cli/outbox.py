@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ from worker.cli.database import DatabaseOption
 from worker.cli.publish import choose_topic
 
 if TYPE_CHECKING:
+    from worker.outbox.relay import Stop
+    from worker.publisher import Publisher
     from worker.settings import AwsSettings
 
 __all__ = ["outbox"]
@@ -40,23 +43,38 @@ def outbox(
 
 
 async def _run(url: str, addresses: "dict[str, tuple[str, AwsSettings | None]]", *, is_once: bool) -> int:
-    from worker.outbox.serving import drain, serve
+    from worker.outbox.relay import Stop
+    from worker.outbox.serving import drain
     from worker.publisher import Publisher
 
-    stopped = asyncio.Event()
+    publishers = {
+        name: Publisher(address, aws=aws, patience_seconds=PATIENCE_SECONDS)
+        for name, (address, aws) in addresses.items()
+    }
+    stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    work = drain if is_once else serve
-
-    async def relay(name: str, address: str, aws: "AwsSettings | None") -> int:
-        try:
-            return await work(url, name, Publisher(address, aws=aws, patience_seconds=PATIENCE_SECONDS), stopped)
-        finally:
-            stopped.set()  # one that cannot work ends the others
-
-    relays = [asyncio.create_task(relay(name, *where)) for name, where in addresses.items()]
-    await asyncio.wait(relays)
-    sent = sum([await each for each in relays])
+        asyncio.get_running_loop().add_signal_handler(number, stop.now)
     if is_once:
-        typer.echo(f"sent {sent:,} events")
+        sent = [await drain(url, publisher, topic=name, stop=stop) for name, publisher in publishers.items()]
+        typer.echo(f"sent {sum(sent):,} events")
+        return 0
+    await _serve(url, publishers, stop)
     return 0
+
+
+async def _serve(url: str, publishers: "dict[str, Publisher]", stop: "Stop") -> None:
+    from worker.outbox.serving import Serving
+    from worker.telemetry.metrics import Metrics
+
+    metrics = Metrics()
+    async with AsyncExitStack() as stack:
+        relays = [
+            await stack.enter_async_context(
+                Serving(url, publisher, metrics.outbox(name), stop=stop, needs_database=True)
+            )
+            for name, publisher in publishers.items()
+        ]
+        try:
+            await asyncio.gather(*(relay.run() for relay in relays))
+        finally:
+            stop.now()  # one that cannot work ends the others

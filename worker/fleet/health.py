@@ -29,7 +29,7 @@ class Health:
     """Reads liveness and readiness off the queues' vitals.
 
     Alive: every loop was heard of in time, or waits for what it may wait for. Whether AWS answers is not part of it.
-    Ready: every queue was reached, can be settled, and the process does not drain.
+    Ready: every queue was reached, can be settled, the outbox is sent, and the process does not drain.
     """
 
     def __init__(self, supervisor: "Supervisor", consumers: Mapping[str, Consumer], metrics: Metrics) -> None:
@@ -56,7 +56,7 @@ class Health:
             found = queue_problems(consumer.context)
             consumer.context.metrics.ready(not found and not self._supervisor.is_draining)
             problems += found
-        return problems
+        return problems + self._supervisor.relays.problems()
 
     def warnings(self) -> list[str]:
         """Return what somebody should look at although messages flow."""
@@ -86,4 +86,5 @@ class Health:
             "problems": problems,
             "warnings": self.warnings(),
             "queues": queues,
+            "outboxes": self._metrics.outboxes(),
         }

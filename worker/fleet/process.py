@@ -20,8 +20,10 @@ from worker.engine.room import places
 from worker.engine.watchdog import Watchdog
 from worker.fleet.fit import refuse_misfits, refuse_unknown_limits, refuse_without_store
 from worker.fleet.marks import marks_store
+from worker.fleet.relays import OpenTopic
 from worker.fleet.stacks import log_stacks
 from worker.fleet.supervisor import Supervisor
+from worker.publisher.topic import SnsTopic
 from worker.router import Router, load_router
 from worker.server import StatusServer
 from worker.settings import FleetSettings, QueueSettings
@@ -34,6 +36,8 @@ MOST_SETTLING = 1000
 """Messages of one queue, ten a call, beyond which settlements may wait for a connection."""
 MOST_FETCHING = 50
 """Large payloads that are fetched at once; no connection is opened before there is one."""
+RELAY_CONNECTIONS = 8
+"""Calls at once of one topic's relay."""
 
 log = structlog.get_logger("process")
 
@@ -77,15 +81,24 @@ class Process:
     """Runs queues of one fleet file until SIGTERM or Ctrl-C.
 
     A second signal cuts the drain short. The process ends by `drain_seconds` even if a handler blocks its event loop.
+    `open_topic` is for what is to be done with the outbox's events besides sending them to SNS.
     """
 
-    def __init__(self, settings: FleetSettings, routers: Mapping[str, Router], access: AwsAccess) -> None:
+    def __init__(
+        self,
+        settings: FleetSettings,
+        routers: Mapping[str, Router],
+        access: AwsAccess,
+        *,
+        open_topic: OpenTopic | None = None,
+    ) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.metrics.info(service=settings.service, version=metadata.version("longshore"))
         self.supervisor = Supervisor(settings, routers, self.metrics, on_drain=self._arm_last_resort)
         self._routers = routers
         self._access = access
+        self._open_topic = open_topic or (lambda address: SnsTopic(address, access, connections=RELAY_CONNECTIONS))
         self._consuming: asyncio.Future[int] | None = None
         self._last_resort: threading.Timer | None = None
 
@@ -113,7 +126,9 @@ class Process:
                 started(server.port)
                 stack.enter_context(self._watchdog())
                 self._consuming = asyncio.ensure_future(
-                    self.supervisor.run(lambda queue, verbs: sqs_source(clients, queue, verbs), objects)
+                    self.supervisor.run(
+                        lambda queue, verbs: sqs_source(clients, queue, verbs), objects, self._open_topic
+                    )
                 )
                 return await self._consuming
         except asyncio.CancelledError:

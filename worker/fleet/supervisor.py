@@ -16,6 +16,7 @@ from worker.fleet.health import Health
 from worker.fleet.lifespans import lifespan
 from worker.fleet.marks import kept_open
 from worker.fleet.memory_limit import memory_warning
+from worker.fleet.relays import OpenTopic, Relays, open_relays
 from worker.fleet.state import State
 from worker.idempotency import Store
 from worker.limits import Limiter, open_limits
@@ -30,6 +31,9 @@ __all__ = ["Supervisor"]
 CUT_SECONDS = 3.0
 """What the end of a drain may take: cancel, give back, flush. Handlers run until then."""
 
+PUT_AWAY_SECONDS = 1.0
+"""What is left of `drain_seconds` when the last call of the outbox has to be noted."""
+
 OpenSource = Callable[[QueueSettings, QueueMetrics], Source]
 
 log = structlog.get_logger("supervisor")
@@ -41,6 +45,7 @@ class Supervisor:
     1. `run` consumes until told to drain, and returns the exit status: 0, or 1 when a part of it could not go on.
     2. `drain` is SIGTERM: nothing new is received, handlers go on, leases are kept, at `drain_seconds - 3` they are cut short.
     3. A second `drain` cuts short at once.
+    4. Relays of the outbox end after the handlers, whose last events they send while `drain_seconds` allow it.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class Supervisor:
         """What somebody should look at before it hurts, one sentence each."""
         self.store: Store | None = None
         """Where work with an idempotency key is marked; set before running."""
+        self.relays = Relays()
+        """What sends the outbox."""
         self._routers = routers
         self.clock = clock or SystemClock()
         self._on_drain = on_drain
@@ -69,6 +76,7 @@ class Supervisor:
         self._draining = asyncio.Event()
         self._cutting: asyncio.Task[None] | None = None
         self._drain_timer: asyncio.TimerHandle | None = None
+        self._ends_at = 0.0
 
     @property
     def is_draining(self) -> bool:
@@ -80,8 +88,13 @@ class Supervisor:
         """Messages whose handlers still run although the drain has ended."""
         return sum(consumer.in_hand for consumer in self.consumers.values())
 
-    async def run(self, open_source: OpenSource, objects: Objects | None = None) -> int:
-        """Consume until drained; return the exit status. `objects` is for queues that name buckets of large payloads."""
+    async def run(
+        self, open_source: OpenSource, objects: Objects | None = None, open_topic: OpenTopic | None = None
+    ) -> int:
+        """Consume until drained; return the exit status.
+
+        `objects` is for queues that name buckets of large payloads, `open_topic` for an outbox that is to be sent.
+        """
         for warning in self.warnings:
             log.warning("the fleet file may hurt", warning=warning)
         async with AsyncExitStack() as stack:
@@ -93,6 +106,8 @@ class Supervisor:
                     opened = lifespan(router, self.settings.queues[name].handlers)
                     states[router] = await stack.enter_async_context(opened)
             state = State(self.settings)
+            if open_topic is not None:  # by now, lifespans may have made the tables
+                self.relays = await stack.enter_async_context(open_relays(self.settings, open_topic, self.metrics))
             cap = asyncio.Semaphore(self.settings.max_running_handlers) if self.settings.max_running_handlers else None
             limits = await stack.enter_async_context(self._limits())
             for name, router in self._routers.items():
@@ -106,6 +121,7 @@ class Supervisor:
                 self._wait_for_each_other()
             if not self.is_draining:  # else the signal came while resources were being opened
                 await self._consume()
+                await self.relays.drain(self._ends_at)
         self._say_goodbye()
         return 0 if self.failure is None else 1
 
@@ -113,10 +129,12 @@ class Supervisor:
         """Stop receiving and end what is in hand; a second call cuts short."""
         if self.is_draining:
             self._cut_short()
+            self.relays.hasten()
             return
         self._draining.set()
         self.metrics.draining()
         loop = asyncio.get_running_loop()
+        self._ends_at = loop.time() + self.settings.drain_seconds - PUT_AWAY_SECONDS
         until_cut = max(0.0, self.settings.drain_seconds - CUT_SECONDS)
         waits = [self.settings.queues[name].wait_time_seconds for name in self.consumers]
         log.info("draining", in_hand=self.left_behind, drain_seconds=self.settings.drain_seconds, last_poll_at_most_seconds=max(waits, default=0), hint="a second signal cuts it short")  # fmt: skip

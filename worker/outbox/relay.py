@@ -13,8 +13,9 @@ from worker.outbox.publish import read_attributes
 from worker.outbox.store import Outbox, Stored, Taken
 from worker.publisher import Outgoing, Publisher, PublishError
 from worker.telemetry.logged_state import LoggedState
+from worker.telemetry.metrics import OutboxMetrics
 
-__all__ = ["Relay", "pause"]
+__all__ = ["Relay", "Stop"]
 
 LOOK_SECONDS: Final = 0.5
 """How often an outbox that was empty is looked at again."""
@@ -26,6 +27,35 @@ CAP_SECONDS: Final = 20.0
 log = structlog.get_logger("outbox")
 
 
+class Stop:
+    """How a relay is told to end: at once, or when nothing waits any more. Asking cuts every pause short."""
+
+    def __init__(self) -> None:
+        self._asked = asyncio.Event()
+        self.is_now = False
+        """Whether nothing new is sent; what is on the wire is still noted."""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it is to end."""
+        return self._asked.is_set()
+
+    def when_empty(self) -> None:
+        """End when nothing waits or SNS takes none."""
+        self._asked.set()
+
+    def now(self) -> None:
+        """End when what is on the wire is noted."""
+        self.is_now = True
+        self._asked.set()
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but no longer than until it is asked."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._asked.wait()
+
+
 class Relay:
     """Carries one topic's events from the outbox to an open publisher.
 
@@ -35,10 +65,13 @@ class Relay:
        the reason, logged as an error, and its lane goes on, as a FIFO queue does after a dead letter.
     """
 
-    def __init__(self, outbox: Outbox, publisher: Publisher, stopped: asyncio.Event) -> None:
+    def __init__(self, outbox: Outbox, publisher: Publisher, metrics: OutboxMetrics, stop: Stop) -> None:
         self._outbox = outbox
         self._publisher = publisher
-        self._stopped = stopped
+        self._metrics = metrics
+        self._stop = stop
+        self.problem: str | None = None
+        """What SNS said last, while it does not take everything."""
         self._state = LoggedState(log, f"sending the outbox to {publisher.topic}")
         self._failures = 0
         self._ends_at = 0.0
@@ -47,15 +80,15 @@ class Relay:
         """Take one step; wait after it when nothing waited or SNS took none, but not once it is stopped."""
         sent = await self.step()
         if self._failures:
-            await pause(self._stopped, random.uniform(0, min(CAP_SECONDS, BASE_SECONDS * 2 ** min(self._failures, 10))))
+            await self._stop.pause(random.uniform(0, min(CAP_SECONDS, BASE_SECONDS * 2 ** min(self._failures, 10))))
         elif not sent:
-            await pause(self._stopped, LOOK_SECONDS)
+            await self._stop.pause(LOOK_SECONDS)
         return sent
 
     async def drain(self) -> int:
         """Send what waits, until nothing does or SNS takes none; return how many were sent or refused for good."""
         total = 0
-        while not self._stopped.is_set() and (ended := await self.step()):
+        while not self._stop.is_now and (ended := await self.step()):
             total += ended
         return total
 
@@ -67,15 +100,19 @@ class Relay:
             # Started in turn: a lane's first events share calls in the order in which they were stored.
             await asyncio.gather(*(self._send(lane, taken, failed) for lane in taken.lanes))
         self._failures = self._failures + 1 if failed and not taken.sent else 0
+        self._metrics.sent(len(taken.sent))
+        self._metrics.refused(len(taken.refused))
         if failed:
-            self._state.failed(failed[0].code, str(failed[0]))
-        elif taken.sent:
+            self.problem = str(failed[0])
+            self._state.failed(failed[0].code, self.problem)
+        elif taken.sent or not taken.lanes:
+            self.problem = None
             self._state.recovered()
         return len(taken.sent) + len(taken.refused)
 
     async def _send(self, lane: Sequence[Stored], taken: Taken, failed: list[PublishError]) -> None:
         for stored in lane:
-            if self._stopped.is_set() or asyncio.get_running_loop().time() > self._ends_at:
+            if self._stop.is_now or asyncio.get_running_loop().time() > self._ends_at:
                 return
             try:
                 await (await self._publisher.submit(_outgoing(stored)))
@@ -95,10 +132,3 @@ class Relay:
 def _outgoing(stored: Stored) -> Outgoing:
     attributes = read_attributes(stored.attributes)
     return Outgoing(stored.event_type, stored.body, attributes, stored.group_id, stored.deduplication_id)
-
-
-async def pause(stopped: asyncio.Event, seconds: float) -> None:
-    """Wait, but no longer than until `stopped` is set."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stopped.wait()

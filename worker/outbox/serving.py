@@ -1,73 +1,178 @@
-"""`serve`: a relay with its database and its publisher, which goes on when the database was away."""
+"""`Serving`: a relay with its database and its publisher, which goes on when the database was away."""
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from typing import Final
+from contextlib import AsyncExitStack, suppress
+from types import TracebackType
+from typing import Final, Self
 
 import structlog
 
 from worker.errors import UsageError
-from worker.outbox.relay import Relay, pause
-from worker.outbox.store import Outbox, sole_relay
+from worker.outbox.relay import Relay, Stop
+from worker.outbox.store import OtherRelayError, Outbox, sole_relay
 from worker.publisher import Publisher
-from worker.sql.database import Database, open_database
+from worker.sql.database import Database, UnreachableError, open_database
 from worker.sql.tables import prune, require_tables
 from worker.telemetry.logged_state import LoggedState
+from worker.telemetry.metrics import OutboxMetrics
 
-__all__ = ["drain", "serve"]
+__all__ = ["Serving", "drain"]
 
-PRUNE_SECONDS: Final = 3600.0
+OPEN_SECONDS: Final = 5.0
+"""How long a start waits for the database before it goes on without it."""
+CLOSE_SECONDS: Final = 0.2
 AGAIN_SECONDS: Final = 5.0
+STAND_BY_SECONDS: Final = 1.0
+LASTING_SECONDS: Final = 10.0
+"""What fails for a shorter time is nobody's business."""
+COUNT_SECONDS: Final = 30.0
+PRUNE_SECONDS: Final = 3600.0
 
 log = structlog.get_logger("outbox")
 
 
-async def drain(url: str, topic: str, publisher: Publisher, stopped: asyncio.Event) -> int:
+async def drain(url: str, publisher: Publisher, *, topic: str, stop: Stop) -> int:
     """Send what waits for one topic, and return how many events that were. Raises `UsageError` for what cannot work."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(sole_relay(url, topic))
         database = await _opened(stack, url)
         await stack.enter_async_context(publisher)
-        return await Relay(Outbox(database, topic), publisher, stopped).drain()
+        return await Relay(Outbox(database, topic), publisher, OutboxMetrics(topic), stop).drain()
 
 
-async def serve(url: str, topic: str, publisher: Publisher, stopped: asyncio.Event) -> int:
-    """Send one topic's events until `stopped` is set; return how many were sent or refused for good.
+class Serving:
+    """The relay of one topic; `async with`, and inside of it `run`.
 
-    Raises `UsageError` for what cannot work at the start; later, a database that is away is tried again.
+    1. Entering raises `UsageError` for what cannot work: missing tables, or those of another version. A database that is
+       away is tried again by `run`, unless `needs_database`.
+    2. On SQLite there is one relay a topic. Whoever comes second stands by until the first one's process has ended.
+    3. What fails later is tried again for ever; `problems` tells what has failed for a while.
     """
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(sole_relay(url, topic))
-        await _opened(stack, url)  # a mistake is told before anything runs
-        await stack.enter_async_context(publisher)
-        log.info("started", topic=topic)
-        state = LoggedState(log, f"the outbox of {topic}")
-        total = 0
-        while not stopped.is_set():
+
+    def __init__(
+        self,
+        url: str,
+        publisher: Publisher,
+        metrics: OutboxMetrics,
+        *,
+        stop: Stop | None = None,
+        needs_database: bool = False,
+    ) -> None:
+        self.topic = metrics.topic
+        self.stop = stop or Stop()
+        """How `run` is ended."""
+        self._url = url
+        self._publisher = publisher
+        self._metrics = metrics
+        self._needs_database = needs_database
+        self._state = LoggedState(log, f"the outbox of {self.topic}")
+        self._said: str | None = None
+        self._said_since = 0.0
+        self._is_reached = False
+
+    async def __aenter__(self) -> Self:
+        await self._publisher.open()
+        try:
+            await self._look()
+        except BaseException:
+            await self._publisher.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(TimeoutError):  # then the last ones stay in the table
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._publisher.close()
+
+    def problems(self) -> list[str]:
+        """Return why events do not go out: what was never reached, and what has failed for a while."""
+        is_told = self._said and (not self._is_reached or time.monotonic() - self._said_since > LASTING_SECONDS)
+        return [f"outbox {self.topic}: {self._said}"] if is_told else []
+
+    async def run(self) -> None:
+        """Send events until `stop`."""
+        async with AsyncExitStack() as stack:
+            if not await self._is_alone(stack):
+                return None
+            log.info("started", topic=self.topic)
+            while True:
+                try:
+                    async with AsyncExitStack() as session:
+                        return await self._send(await _opened(session, self._url))
+                except (UsageError, OSError) as error:  # it is away, or was for now
+                    self.fails(error)
+                if self.stop.is_asked:
+                    return None
+                await self.stop.pause(random.uniform(0, AGAIN_SECONDS))
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(OPEN_SECONDS), AsyncExitStack() as session:
+                await _opened(session, self._url)
+        except (UnreachableError, TimeoutError) as error:
+            if self._needs_database:
+                raise
+            self.fails(error)
+        else:
+            self._works()
+
+    async def _is_alone(self, stack: AsyncExitStack) -> bool:
+        """Wait until there is no other relay where there can be but one; false when it was told to end before."""
+        is_said = False
+        while True:
             try:
-                async with AsyncExitStack() as session:
-                    database = await _opened(session, url)
-                    state.recovered()
-                    async for ended in _steps(database, topic, publisher, stopped):
-                        total += ended
-            except (UsageError, OSError) as error:  # it is away, or was for now
-                state.failed(type(error).__name__, str(error))
-                await pause(stopped, random.uniform(0, AGAIN_SECONDS))
-        return total
+                await stack.enter_async_context(sole_relay(self._url, self.topic))
+            except OtherRelayError:
+                if self.stop.is_asked:
+                    return False
+                if not is_said:
+                    log.info("another process sends the outbox, this one stands by", topic=self.topic)
+                is_said = True
+                await self.stop.pause(STAND_BY_SECONDS)
+            else:
+                return True
 
+    async def _send(self, database: Database) -> None:
+        """Send until `stop`; count what waits now and then, and prune once an hour."""
+        outbox = Outbox(database, self.topic)
+        relay = Relay(outbox, self._publisher, self._metrics, self.stop)
+        counted_at = pruned_at = float("-inf")
+        self._works()
+        while not self.stop.is_now:
+            now = time.monotonic()
+            if now - pruned_at > PRUNE_SECONDS:
+                await prune(database)
+                pruned_at = now
+            if now - counted_at > COUNT_SECONDS:
+                self._metrics.waiting(*await outbox.waiting())
+                counted_at = now
+            is_last = self.stop.is_asked  # a look that began before does not count
+            ended = await relay.turn()
+            self._tell(relay.problem)
+            if is_last and not ended:
+                return
 
-async def _steps(database: Database, topic: str, publisher: Publisher, stopped: asyncio.Event) -> AsyncIterator[int]:
-    """Send, and prune once an hour."""
-    relay = Relay(Outbox(database, topic), publisher, stopped)
-    pruned_at = float("-inf")
-    while not stopped.is_set():
-        if time.monotonic() - pruned_at > PRUNE_SECONDS:
-            await prune(database)
-            pruned_at = time.monotonic()
-        yield await relay.turn()
+    def _works(self) -> None:
+        self._is_reached = True
+        self._tell(None)
+        self._state.recovered()
+
+    def fails(self, error: Exception) -> None:
+        """Take note that it does not work now."""
+        said = str(error) or f"its database did not answer within {OPEN_SECONDS:g} s"
+        self._tell(said)
+        self._metrics.unknown()
+        self._state.failed(type(error).__name__, said)
+
+    def _tell(self, said: str | None) -> None:
+        """Take note of what is wrong now; how long it has been counts from the first time on."""
+        if self._said is None:
+            self._said_since = time.monotonic()
+        self._said = said
 
 
 async def _opened(stack: AsyncExitStack, url: str) -> Database:

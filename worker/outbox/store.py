@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from worker.errors import UsageError
-from worker.sql.connection import Statement
+from worker.sql.connection import Statement, Steps
 from worker.sql.database import Database, file_of
 
-__all__ = ["Outbox", "Stored", "Taken", "sole_relay"]
+__all__ = ["OtherRelayError", "Outbox", "Stored", "Taken", "Waiting", "sole_relay"]
 
 TAKE: Final = 100
 """Rows at once: ten calls' worth, and no more than is sent again when a relay dies before it has noted anything."""
@@ -28,6 +28,13 @@ ORDER BY id LIMIT {TAKE}"""  # noqa: S608 - texts of ours
 _FOLLOWERS: Final = f"""
 SELECT {_COLUMNS} FROM longshore_outbox
 WHERE {_WAITS} AND group_id = :group_id AND id > :id ORDER BY id LIMIT :room"""  # noqa: S608 - texts of ours
+_WAITING: Final = """
+SELECT count(*), (SELECT {age} FROM longshore_outbox WHERE {waits} ORDER BY id LIMIT 1)
+FROM longshore_outbox WHERE {waits}"""
+_AGE: Final = {
+    "postgresql": "EXTRACT(EPOCH FROM CURRENT_TIMESTAMP - stored_at)",
+    "sqlite": "strftime('%s', 'now') - strftime('%s', stored_at)",
+}
 _SENT: Final = "UPDATE longshore_outbox SET sent_at = CURRENT_TIMESTAMP WHERE id = :id"
 _REFUSED: Final = "UPDATE longshore_outbox SET refused_at = CURRENT_TIMESTAMP, refusal = :why WHERE id = :id"
 _NOT_FOR_EVER: Final = Statement("SET LOCAL idle_in_transaction_session_timeout = '120s'")
@@ -45,6 +52,14 @@ class Stored(NamedTuple):
     deduplication_id: str | None
 
 
+class Waiting(NamedTuple):
+    """How much there is to be sent."""
+
+    events: int
+    oldest_seconds: float
+    """The age of the one that was stored first; 0 when nothing waits."""
+
+
 @dataclass
 class Taken:
     """Rows that are this relay's for now, each lane in the order in which it is to be sent."""
@@ -53,6 +68,10 @@ class Taken:
     sent: list[int] = field(default_factory=list)
     refused: list[tuple[int, str]] = field(default_factory=list)
     """Those that will never be taken, and why."""
+
+
+class OtherRelayError(UsageError):
+    """There can be but one relay, and another process has it."""
 
 
 class Outbox:
@@ -68,55 +87,76 @@ class Outbox:
 
         On PostgreSQL their locks are kept until then. SQLite knows no such locks: there is but one relay (`sole_relay`).
         """
-        if self._database.dialect == "postgresql":
-            async with self._database.transaction():
-                await self._database.execute(_NOT_FOR_EVER)
-                taken = Taken(await self._lanes(" FOR UPDATE SKIP LOCKED"))
+        database = self._database
+        if database.dialect == "postgresql":
+            async with database.transaction():
+                taken = Taken(await database.take(self._lanes(_NOT_FOR_EVER, " FOR UPDATE SKIP LOCKED")))
                 yield taken
-                await self._note(taken)
+                await database.take(_note(taken))
             return
-        async with self._database.transaction():
-            taken = Taken(await self._lanes(""))
+        taken = Taken(await database.transact(self._lanes()))
         yield taken
         if taken.sent or taken.refused:
-            async with self._database.transaction():
-                await self._note(taken)
+            await database.transact(_note(taken))
 
-    async def _lanes(self, locking: str) -> list[list[Stored]]:
-        rows = await self._database.execute(Statement(_FIRSTS + locking, {"topic": self._topic}))
+    async def waiting(self) -> Waiting:
+        """Return how much waits. It reads an index from end to end: ask rarely."""
+        return await self._database.transact(self._count())
+
+    def _count(self) -> Steps[Waiting]:
+        ask = _WAITING.format(age=_AGE[self._database.dialect], waits=_WAITS)
+        ((events, seconds),) = yield Statement(ask, {"topic": self._topic})
+        return Waiting(int(events), max(0.0, float(seconds or 0)))
+
+    def _lanes(self, first: Statement | None = None, locking: str = "") -> Steps[list[list[Stored]]]:
+        if first is not None:
+            yield first
+        rows = yield Statement(_FIRSTS + locking, {"topic": self._topic})
         firsts = [Stored(*row) for row in rows]
         lanes, room = [], TAKE - len(firsts)
-        for first in firsts:
-            lane = [first]
-            if first.group_id is not None and room > 0:
-                lane += await self._behind(first, room)
+        for each in firsts:
+            lane = [each]
+            if each.group_id is not None and room > 0:
+                lane += yield from self._behind(each, room)
                 room -= len(lane) - 1
             lanes.append(lane)
         return lanes
 
-    async def _behind(self, first: Stored, room: int) -> list[Stored]:
+    def _behind(self, first: Stored, room: int) -> Steps[list[Stored]]:
         values: dict[str, Any] = {"topic": self._topic, "group_id": first.group_id, "id": first.id, "room": room}
-        return [Stored(*row) for row in await self._database.execute(Statement(_FOLLOWERS, values))]
+        rows = yield Statement(_FOLLOWERS, values)
+        return [Stored(*row) for row in rows]
 
-    async def _note(self, taken: Taken) -> None:
-        for number in taken.sent:
-            await self._database.execute(Statement(_SENT, {"id": number}))
-        for number, why in taken.refused:
-            await self._database.execute(Statement(_REFUSED, {"id": number, "why": why}))
+
+def _note(taken: Taken) -> Steps[None]:
+    for number in taken.sent:
+        yield Statement(_SENT, {"id": number})
+    for number, why in taken.refused:
+        yield Statement(_REFUSED, {"id": number, "why": why})
 
 
 @asynccontextmanager
 async def sole_relay(url: str, topic: str) -> AsyncIterator[None]:
-    """Be the only relay of a topic on a SQLite database; the lock ends with its process. PostgreSQL needs none."""
+    """Be the only relay of a topic on a SQLite database; the lock ends with its process. PostgreSQL needs none.
+
+    Raises `OtherRelayError` when another one is it.
+    """
     path = file_of(url)
     if path is None:
         yield
         return
-    with path.with_name(f"{path.name}-outbox-{topic}").open("w") as file:
+    lock = path.with_name(f"{path.name}-outbox-{topic}")
+    try:
+        file = lock.open("w")
+    except OSError as error:
+        raise UsageError(
+            f"the lock of the outbox cannot be written to {lock} ({error.strerror}): allow it, or use PostgreSQL"
+        ) from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(
+            raise OtherRelayError(
                 f"another relay sends the outbox of {topic} from {path}: on SQLite there can be one; "
                 f"end it, or use PostgreSQL, where several work side by side"
             ) from None

@@ -8,6 +8,7 @@ from worker.settings.fleet import AwsSettings, FleetSettings, LogSettings, Serve
 from worker.settings.idempotency import IdempotencySettings
 from worker.settings.limit import LimitSettings
 from worker.settings.load import effective, load
+from worker.settings.outbox import OutboxSettings
 from worker.settings.payloads import LargePayloadSettings, OffloadSettings
 from worker.settings.queue import (
     BreakerSettings,
@@ -32,6 +33,7 @@ __all__ = [
     "LimitSettings",
     "LogSettings",
     "OffloadSettings",
+    "OutboxSettings",
     "QueueDefaults",
     "QueueSettings",
     "RetrySettings",

@@ -29,6 +29,7 @@ def refuse(fleet: "FleetSettings") -> None:
     _names_differ_in_the_environment("queues", fleet.queues)
     _names_differ_in_the_environment("topics", fleet.topics)
     _names_differ_in_the_environment("limits", fleet.limits)
+    _outbox_topics_are_declared(fleet)
     for queue in fleet.queues.values():
         _limit_is_declared(fleet, queue)
         _drain_outlasts_the_poll(fleet, queue)
@@ -108,18 +109,28 @@ def _dead_letters_are_not_consumed(fleet: "FleetSettings", queue: QueueSettings)
             )
 
 
+def _outbox_topics_are_declared(fleet: "FleetSettings") -> None:
+    for position, name in enumerate(fleet.outbox.names()):
+        if name not in fleet.topics:
+            raise refusal(
+                f"is {name}, but must be declared in topics; {_topic_advice(fleet, name)}",
+                ("outbox", "topics", position),
+            )
+
+
+def _topic_advice(fleet: "FleetSettings", name: str) -> str:
+    nearest = difflib.get_close_matches(name, fleet.topics, n=1)
+    there = ", ".join(fleet.topics) or "none"
+    return f"did you mean {nearest[0]}?" if nearest else f"add it to topics (there: {there})"
+
+
 def _subscription_can_deliver(
     fleet: "FleetSettings", queue: QueueSettings, subscription: SubscriptionSettings, position: int
 ) -> None:
     path = ("queues", queue.name, "subscribe", position)
     topic = fleet.topics.get(subscription.topic)
     if topic is None:
-        nearest = difflib.get_close_matches(subscription.topic, fleet.topics, n=1)
-        advice = (
-            f"did you mean {nearest[0]}?"
-            if nearest
-            else f"add it to topics (there: {', '.join(fleet.topics) or 'none'})"
-        )
+        advice = _topic_advice(fleet, subscription.topic)
         raise refusal(f"is {subscription.topic}, but must be declared in topics; {advice}", (*path, "topic"))
     if queue.is_fifo and not topic.is_fifo:
         raise refusal(

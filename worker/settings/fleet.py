@@ -12,6 +12,7 @@ from worker.settings.address import Address
 from worker.settings.base import Settings, found, note, refusal
 from worker.settings.idempotency import IdempotencySettings
 from worker.settings.limit import LimitSettings
+from worker.settings.outbox import OutboxSettings
 from worker.settings.queue import QueueDefaults, QueueSettings
 from worker.settings.topic import TopicSettings
 
@@ -94,6 +95,8 @@ class FleetSettings(Settings):
     """Folder for crash journals, by which a process that starts knows what the last one died of; unset, one in the system's temporary folder."""
     idempotency: IdempotencySettings = IdempotencySettings()
     """Where it is marked what is in progress and what is done, for handlers with an `idempotency_key`."""
+    outbox: OutboxSettings = OutboxSettings()
+    """Events that handlers stored in a transaction of theirs, to be sent by `longshore run`."""
     defaults: QueueDefaults = QueueDefaults()
     """What holds for every queue that does not say otherwise."""
     limits: Mapping[str, LimitSettings] = {}

@@ -43,8 +43,9 @@ def effective(settings: FleetSettings) -> dict[str, Any]:
     plain = settings.model_dump(mode="json")
     for section, members in (("queues", settings.queues), ("topics", settings.topics)):
         plain[section] = {member.address: plain[section][name] for name, member in members.items()}
-    if settings.idempotency.store is not None:
-        plain["idempotency"]["store"] = masked(settings.idempotency.store)
+    for section, key in (("idempotency", "store"), ("outbox", "database")):
+        if (url := plain[section][key]) is not None:
+            plain[section][key] = masked(url)
     return plain
 
 

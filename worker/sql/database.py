@@ -1,53 +1,67 @@
 """`open_database`: a connection of our own, for the commands and the relay."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from worker.errors import UsageError
-from worker.sql.connection import Rows, Statement, adapt
+from worker.errors import TransientError, UsageError
+from worker.sql.connection import Steps, adapt, run, run_async
 
-__all__ = ["Database", "open_database"]
+__all__ = ["Database", "UnreachableError", "file_of", "open_database"]
+
+T = TypeVar("T")
 
 OPEN_SECONDS: Final = 10
 STATEMENT_SECONDS: Final = 60
 _ALLOWED: Final = "sqlite:///orders.sqlite or postgresql://user:password@host/database"
 
 
-class Database:
-    """One connection, with transactions that are ours."""
+class UnreachableError(UsageError):
+    """The database did not answer, or did not do it; it may do so later."""
 
-    def __init__(self, connection: Any, dialect: str, name: str) -> None:
+
+class Database:
+    """One connection, with transactions that are ours. SQLite's is in a thread, because it waits for other writers."""
+
+    def __init__(self, connection: Any, dialect: str, name: str, thread: ThreadPoolExecutor | None = None) -> None:
         self._connection = connection
+        self._thread = thread
         self.dialect = dialect
         self.name = name
         """Its address as it may be shown: without user, password and options."""
 
+    async def transact(self, steps: Steps[T]) -> T:
+        """Take the steps in a transaction of their own, committed unless they raise; on SQLite that is one trip to its thread."""
+        if self._thread is None:
+            async with self.transaction():
+                return await self.take(steps)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, steps)
+
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Commit what is done inside, unless it raises."""
-        if self.dialect == "postgresql":
-            async with self._connection.transaction():
-                yield
-            return
-        self._connection.execute("BEGIN IMMEDIATE")
-        with self._connection:
+        """Keep a transaction open while inside, on PostgreSQL: it keeps the rows that were locked, and stops nobody else."""
+        async with self._connection.transaction():
             yield
 
-    async def execute(self, statement: Statement) -> Rows:
-        """Run one statement of the transaction."""
-        rows = adapt(self._connection).execute(statement)
-        return rows if isinstance(rows, list) else await rows  # type: ignore[misc]  # sqlite3's are there already
+    async def take(self, steps: Steps[T]) -> T:
+        """Take the steps in the transaction that is open."""
+        return await run_async(adapt(self._connection), steps)
+
+    def _transact(self, steps: Steps[T]) -> T:
+        with self._connection:
+            return run(adapt(self._connection), steps)
 
 
 @asynccontextmanager
 async def open_database(url: str, *, create: bool = False) -> AsyncIterator[Database]:
     """Connect to `sqlite:///FILE` or `postgresql://...`; raise `UsageError` when that cannot be, or when it refuses something.
 
-    `create` makes the file of a SQLite database that is not there.
+    It is an `UnreachableError` where that may pass. `create` makes the file of a SQLite database that is not there.
     """
     parsed = _parse(url)
     if parsed.scheme == "sqlite":
@@ -72,17 +86,27 @@ async def _sqlite(parsed: SplitResult, *, create: bool) -> AsyncIterator[Databas
         raise UsageError(
             f"the database {name} does not exist: correct its address, or run `longshore database migrate`"
         )
+    thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="longshore-sqlite")
+    loop, connection = asyncio.get_running_loop(), None
     try:
-        connection = sqlite3.connect(path, timeout=OPEN_SECONDS, isolation_level=None)
-        connection.execute("SELECT count(*) FROM sqlite_master")  # opening alone reads nothing
-    except sqlite3.Error as error:
-        raise UsageError(f"the database {name} cannot be opened ({error}): correct its address") from None
-    try:
-        yield Database(connection, "sqlite", name)
-    except sqlite3.Error as error:
-        raise _refusal(name, error) from error
+        try:
+            connection = await loop.run_in_executor(thread, _connected, path)
+        except sqlite3.Error as error:
+            raise UnreachableError(f"the database {name} cannot be opened ({error}): correct its address") from None
+        try:
+            yield Database(connection, "sqlite", name, thread)
+        except (sqlite3.Error, TransientError) as error:
+            raise _refusal(name, error) from error
     finally:
-        connection.close()
+        if connection is not None:
+            thread.submit(connection.close)  # in its turn: whoever was cancelled may still be at work
+        thread.shutdown(wait=False)
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=OPEN_SECONDS, isolation_level=None)
+    connection.execute("SELECT count(*) FROM sqlite_master")  # opening alone reads nothing
+    return connection
 
 
 @asynccontextmanager
@@ -98,18 +122,20 @@ async def _postgresql(parsed: SplitResult) -> AsyncIterator[Database]:
         connection = await asyncpg.connect(address, timeout=OPEN_SECONDS, command_timeout=STATEMENT_SECONDS)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         said = str(error) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
-        raise UsageError(f"the database {name} cannot be opened ({said}): start it, or correct its address") from None
+        raise UnreachableError(
+            f"the database {name} cannot be opened ({said}): start it, or correct its address"
+        ) from None
     try:
         yield Database(connection, "postgresql", name)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError, TransientError) as error:
         raise _refusal(name, error) from error
     finally:
         connection.terminate()  # what was not committed is meant to be lost
 
 
-def _refusal(name: str, error: Exception) -> UsageError:
+def _refusal(name: str, error: Exception) -> UnreachableError:
     said = " ".join(str(error).split()) or type(error).__name__
-    return UsageError(
+    return UnreachableError(
         f"the database {name} did not do it ({said}): see whether it is there and allows it, and try again"
     )
 

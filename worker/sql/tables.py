@@ -3,7 +3,7 @@
 from typing import Final
 
 from worker.errors import UsageError
-from worker.sql.connection import Statement
+from worker.sql.connection import Statement, Steps
 from worker.sql.database import Database
 
 __all__ = ["KEEP_DAYS", "VERSION", "migrate", "prune", "require_tables", "statements"]
@@ -50,6 +50,10 @@ _TYPES: Final = {
     "postgresql": {"time": "TIMESTAMPTZ", "number": "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"},
     "sqlite": {"time": "TEXT", "number": "INTEGER PRIMARY KEY AUTOINCREMENT"},
 }
+_HAS_SCHEMA: Final = {
+    "postgresql": "SELECT 1 WHERE to_regclass('longshore_schema') IS NOT NULL",
+    "sqlite": "SELECT 1 FROM sqlite_master WHERE name = 'longshore_schema'",
+}
 _BEFORE: Final = {
     "postgresql": "CURRENT_TIMESTAMP - make_interval(days => {days})",
     "sqlite": "datetime('now', '-{days} days')",
@@ -68,22 +72,12 @@ async def migrate(database: Database) -> tuple[int, int]:
 
     It is one transaction, and who comes second waits. Raises `UsageError` when they are newer than this Longshore.
     """
-    async with database.transaction():
-        if database.dialect == "postgresql":
-            await database.execute(_ONE_MIGRATES)
-        await database.execute(Statement(_SCHEMA))
-        found = await _version(database)
-        _refuse_newer(found, database.name)
-        if found < VERSION:
-            for text in statements(database.dialect, since=found):
-                await database.execute(Statement(text))
-    return found, VERSION
+    return await database.transact(_migrate(database)), VERSION
 
 
 async def require_tables(database: Database) -> None:
     """Raise `UsageError`, one sentence, unless the tables are there and of this version."""
-    async with database.transaction():
-        found = await _version(database) if await _has_schema(database) else 0
+    found = await database.transact(_found(database.dialect))
     _refuse_newer(found, database.name)
     if found < VERSION:
         has = f"has Longshore's tables of version {found}" if found else "has no tables of Longshore's"
@@ -95,27 +89,35 @@ async def require_tables(database: Database) -> None:
 async def prune(database: Database, days: int = KEEP_DAYS) -> tuple[int, int]:
     """Delete the marks of what was handled, and the events that were sent, `days` ago and before; return how many of each."""
     before = _BEFORE[database.dialect].format(days=int(days))
-    counts = []
-    for table, column in (("inbox", "handled_at"), ("outbox", "sent_at")):
-        async with database.transaction():
-            rows = await database.execute(
-                Statement(f"DELETE FROM longshore_{table} WHERE {column} < {before} RETURNING 1")  # noqa: S608 - names and a number of ours
-            )
-        counts.append(len(rows))
-    return counts[0], counts[1]
+    marks = await database.transact(_prune("inbox", "handled_at", before))
+    return marks, await database.transact(_prune("outbox", "sent_at", before))
 
 
-async def _has_schema(database: Database) -> bool:
-    asks = {
-        "postgresql": "SELECT 1 WHERE to_regclass('longshore_schema') IS NOT NULL",
-        "sqlite": "SELECT 1 FROM sqlite_master WHERE name = 'longshore_schema'",
-    }
-    return bool(await database.execute(Statement(asks[database.dialect])))
+def _migrate(database: Database) -> Steps[int]:
+    if database.dialect == "postgresql":
+        yield _ONE_MIGRATES
+    yield Statement(_SCHEMA)
+    found = yield from _version()
+    _refuse_newer(found, database.name)
+    if found < VERSION:
+        for text in statements(database.dialect, since=found):
+            yield Statement(text)
+    return found
 
 
-async def _version(database: Database) -> int:
-    rows = await database.execute(_VERSION)
+def _found(dialect: str) -> Steps[int]:
+    has_schema = yield Statement(_HAS_SCHEMA[dialect])
+    return (yield from _version()) if has_schema else 0
+
+
+def _version() -> Steps[int]:
+    rows = yield _VERSION
     return int(rows[0][0] or 0)
+
+
+def _prune(table: str, column: str, before: str) -> Steps[int]:
+    rows = yield Statement(f"DELETE FROM longshore_{table} WHERE {column} < {before} RETURNING 1")  # noqa: S608 - names and a number of ours
+    return len(rows)
 
 
 def _refuse_newer(found: int, name: str) -> None:

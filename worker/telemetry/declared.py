@@ -290,4 +290,39 @@ LIMIT_STORE_ERRORS = Declared(
     is_per_queue=False,
 )
 
+# Outboxes, each topic's as this process sees it.
+OUTBOX_SENT = Declared(
+    "longshore_outbox_sent_total",
+    Kind.COUNTER,
+    "events",
+    "Events of the outbox that SNS has taken.",
+    {"topic": ()},
+    is_per_queue=False,
+)
+OUTBOX_REFUSED = Declared(
+    "longshore_outbox_refused_total",
+    Kind.COUNTER,
+    "events",
+    "Events of the outbox that SNS will never take; the column `refusal` says why.",
+    {"topic": ()},
+    is_per_queue=False,
+)
+OUTBOX_WAITING = Declared(
+    "longshore_outbox_waiting",
+    Kind.GAUGE,
+    "events",
+    "Events that wait in the outbox, counted twice a minute by whoever sends them. Every relay counts the same table: "
+    "take the maximum, not the sum. Absent while nobody knows.",
+    {"topic": ()},
+    is_per_queue=False,
+)
+OUTBOX_OLDEST = Declared(
+    "longshore_outbox_oldest_seconds",
+    Kind.GAUGE,
+    "seconds",
+    "For how long the first of them has waited when they were counted; 0 when nothing waited.",
+    {"topic": ()},
+    is_per_queue=False,
+)
+
 ALL: tuple[Declared, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Declared))

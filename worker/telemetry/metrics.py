@@ -18,9 +18,10 @@ from worker.telemetry import declared, logs
 from worker.telemetry.cells import Cell, Computed, Number, Sheet, Spread
 from worker.telemetry.declared import ALL, Declared
 from worker.telemetry.limit_metrics import LimitMetrics
+from worker.telemetry.outbox_metrics import OutboxMetrics, OutboxSnapshot
 from worker.telemetry.queue_metrics import QueueMetrics, QueueSnapshot
 
-__all__ = ["LimitMetrics", "Metrics", "QueueMetrics", "QueueSnapshot"]
+__all__ = ["LimitMetrics", "Metrics", "OutboxMetrics", "OutboxSnapshot", "QueueMetrics", "QueueSnapshot"]
 
 
 class Metrics:
@@ -36,6 +37,7 @@ class Metrics:
         self._clock = clock
         self._queues: dict[str, QueueMetrics] = {}
         self._limits: dict[str, LimitMetrics] = {}
+        self._outboxes: dict[str, OutboxMetrics] = {}
         self._sheet = sheet = Sheet({})
         self._identity = Sheet({})
         self._event_loop_lag = sheet.one(declared.EVENT_LOOP_LAG, lambda: Spread(declared.EVENT_LOOP_LAG.buckets))
@@ -61,6 +63,12 @@ class Metrics:
         if name not in self._limits:
             self._limits[name] = LimitMetrics(name)
         return self._limits[name]
+
+    def outbox(self, topic: str) -> OutboxMetrics:
+        """Return the verbs of a topic's outbox, the same object each time."""
+        if topic not in self._outboxes:
+            self._outboxes[topic] = OutboxMetrics(topic)
+        return self._outboxes[topic]
 
     def info(self, *, service: str, version: str) -> None:
         """Say which service this is, and which version of Longshore runs it."""
@@ -89,13 +97,18 @@ class Metrics:
         """Return every queue's numbers at this moment, by name."""
         return {name: queue.snapshot() for name, queue in self._queues.items()}
 
+    def outboxes(self) -> dict[str, OutboxSnapshot]:
+        """Return the numbers of every topic's outbox at this moment."""
+        return {topic: outbox.snapshot() for topic, outbox in self._outboxes.items()}
+
     def close(self) -> None:
         """Take the metrics out of the registry."""
         self._registry.unregister(self._collector)
 
     def _sheets(self) -> list[Sheet]:
         queues, limits = list(self._queues.values()), list(self._limits.values())
-        return [self._identity, self._sheet, *(queue.sheet for queue in queues), *(limit.sheet for limit in limits)]
+        owned = [queue.sheet for queue in queues] + [limit.sheet for limit in limits]
+        return [self._identity, self._sheet, *owned, *(outbox.sheet for outbox in list(self._outboxes.values()))]
 
     def _drain_seconds(self) -> float:
         return 0.0 if self._drain_began is None else self._clock() - self._drain_began
