@@ -13,10 +13,13 @@ from rich.console import Console
 from support.command import COMMAND, clean_environment, longshore, mistake
 from support.redis import Redis
 
-from worker import LongshoreError
+from worker import Ack, LongshoreError
 from worker.demo import Burst, Demo, Show
 from worker.demo.distributed_queue.workers import Workers
 from worker.demo.tethered import Tethered
+from worker.handlers.notice_database import NoticeDatabase
+from worker.handlers.notices import Notice, records
+from worker.testing import migrate, run
 
 pytestmark = pytest.mark.integration
 
@@ -91,6 +94,19 @@ async def test_without_redis_one_worker_keeps_to_the_limit() -> None:
     assert "one worker, whose limit is the fleet's" in text
     assert most_calls(text) <= 5
     assert "books balance" in text
+
+
+@pytest.mark.usefixtures("_no_redis")
+async def test_a_database_that_was_used_before_keeps_the_same_books(orders_url: str) -> None:
+    """Of each kind; what other days have written is not counted."""
+    await migrate(orders_url)
+    async with NoticeDatabase(orders_url) as database:
+        notice = Notice(notice_id="of-another-day", to="+4915112345678", text="x")
+        deliveries = (run(records, notice, state=database, id=f"message-{number}") for number in range(5))
+        assert await asyncio.gather(*deliveries) == [Ack()] * 5
+        status, text = await show(Burst(events=12, database=orders_url, call_seconds=0.05))
+        assert status == 0, text
+        assert await database.count() == (13, 13)
 
 
 @pytest.mark.usefixtures("_no_redis")
