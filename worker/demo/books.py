@@ -12,7 +12,7 @@ from worker.telemetry.cells import Spread
 from worker.telemetry.declared import LAG
 from worker.topology.filters import matches
 
-__all__ = ["EFFECTS", "IN_TURN", "Account", "Books", "deliveries"]
+__all__ = ["EFFECTS", "IN_TURN", "Account", "Accounts", "Books", "deliveries"]
 
 IN_TURN = {
     ("authorized",),
@@ -88,12 +88,33 @@ class Account:
             yield f"{queue}: {count} dead-lettered that should have been handled: {reason}"
 
 
-class Books:
-    """An account per queue; knows from the subscriptions' filters who must get which event."""
+class Accounts:
+    """An account per queue of a fleet."""
 
     def __init__(self, settings: FleetSettings) -> None:
         self.accounts = {name: Account() for name in settings.queues}
         self._queues = settings.queues
+
+    @property
+    def published(self) -> int:
+        """Deliveries that are owed, over all queues."""
+        return sum(account.published for account in self.accounts.values())
+
+    @property
+    def ended(self) -> int:
+        """Deliveries that were handled or dead-lettered."""
+        return sum(account.handled + account.dead_lettered for account in self.accounts.values())
+
+    def faults(self) -> list[str]:
+        """Return what does not balance; empty means `books balance`."""
+        return [fault for name, account in self.accounts.items() for fault in account.faults(name)]
+
+
+class Books(Accounts):
+    """The books of the orders fleet; knows from the subscriptions' filters who must get which event."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        super().__init__(settings)
         self.mails_taken = 0
         """Different mails that the mail server has taken."""
         self.mails_noted = 0
@@ -123,23 +144,13 @@ class Books:
                 account.poison[why] += count
 
     @property
-    def published(self) -> int:
-        """Deliveries that are owed, over all queues."""
-        return sum(account.published for account in self.accounts.values())
-
-    @property
-    def ended(self) -> int:
-        """Deliveries that were handled or dead-lettered."""
-        return sum(account.handled + account.dead_lettered for account in self.accounts.values())
-
-    @property
     def are_done(self) -> bool:
         """Whether everything that was published has ended."""
         return all(account.is_done for account in self.accounts.values())
 
     def faults(self) -> list[str]:
         """Return what does not balance; empty means `books balance`."""
-        faults = [fault for name, account in self.accounts.items() for fault in account.faults(name)]
+        faults = super().faults()
         if self.mails_taken != self.mails_noted:
             faults.append(f"the mail server has {self.mails_taken} different mails, but {self.mails_noted} were noted as sent")  # fmt: skip
         if self.mails_sent_again:

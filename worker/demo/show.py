@@ -1,9 +1,8 @@
 """What the demo prints: a live table on a terminal, plain lines elsewhere, the final table in both."""
 
 import time
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,30 +10,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from worker.demo.books import Account, Books
+from worker.demo.books import Accounts, Books
 from worker.demo.shop import Shop
 
-__all__ = ["Kept", "Show"]
+__all__ = ["Show"]
 
 LINE_SECONDS = 2.0
 LINE_COLUMN = len("2000/2000")
 WIDTH_ELSEWHERE = 100
-
-
-class Kept(Protocol):
-    """Books of any fleet."""
-
-    @property
-    def accounts(self) -> Mapping[str, Account]:
-        """An account per queue."""
-
-    @property
-    def published(self) -> int:
-        """Deliveries that are owed, over all queues."""
-
-    @property
-    def ended(self) -> int:
-        """Deliveries that were handled or dead-lettered."""
 
 
 class Show:
@@ -63,7 +46,7 @@ class Show:
         """Print a line, above the live table where there is one."""
         self.console.print(text, soft_wrap=True)
 
-    def progress(self, books: Kept, note: str) -> None:
+    def progress(self, books: Accounts, note: str) -> None:
         """Show how far the books are; a line every two seconds where there is no terminal."""
         if self._live is not None:
             footer = Table.grid()  # a bar alone ends without a line break
@@ -82,7 +65,7 @@ class Show:
             )
             self.say("  ".join([f"{now - self._began_at:5.1f} s", *counts]))
 
-    def result(self, books: Kept) -> None:
+    def result(self, books: Accounts) -> None:
         """Print the final table and the reasons of the dead letters."""
         self.console.print(table(books))
         if _has_lags(books):
@@ -119,7 +102,7 @@ class Show:
         self.console.print()
 
 
-def table(books: Kept) -> Table:
+def table(books: Accounts) -> Table:
     """Return the books as a table, a row per queue, with lags where they are measured; it fits 80 columns."""
     result = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     result.add_column("queue", no_wrap=True, vertical="bottom")
@@ -136,7 +119,7 @@ def table(books: Kept) -> Table:
     return result
 
 
-def _has_lags(books: Kept) -> bool:
+def _has_lags(books: Accounts) -> bool:
     return any(account.lag.count or account.lag_in_outage.count for account in books.accounts.values())
 
 

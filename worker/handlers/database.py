@@ -1,21 +1,16 @@
 """The orders' database, on SQLite or PostgreSQL: one transaction per verb, every effect at most once."""
 
-import asyncio
-import random
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final
 
-from sqlalchemy import Connection, Executable, exc, func, select, text
+from sqlalchemy import Connection, Executable, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from worker import LongshoreError, TransientError, UsageError
 from worker.handlers.events import Order
 from worker.handlers.ledger import Ledger
-from worker.handlers.opening import OPEN_SECONDS, address, open_store
 from worker.handlers.tables import METADATA, Statements
+from worker.handlers.transactions import Transactions
 
 __all__ = [
     "Database",
@@ -26,14 +21,10 @@ __all__ = [
     "UnknownProductError",
 ]
 
-T = TypeVar("T")
-
 _STATEMENTS: Final = {
     "sqlite": Statements.of(sqlite.insert),
     "postgresql": Statements.of(postgresql.insert),
 }
-_ONE_MAKES_TABLES: Final = text("SELECT pg_advisory_xact_lock(7310581)")
-_OUR_MISTAKES: Final = (exc.DataError, exc.IntegrityError, exc.ProgrammingError, exc.NotSupportedError)
 
 
 class UnknownOrderError(LookupError):
@@ -60,46 +51,16 @@ class StocktakeError(ReservationError):
         self.seconds_left = seconds_left
 
 
-class Database:
-    """The database at `sqlite:///FILE` or `postgresql://USER:PASSWORD@HOST/NAME`; an async context manager.
+class Database(Transactions):
+    """The orders' tables.
 
-    Verbs that write return whether they wrote: false says that it was there already. When the database does not
-    answer they raise `TransientError`; the text of an error never holds what was to be written. Making one raises `UsageError` when the address is none; entering it, which
-    makes the tables that are missing, when the database cannot be opened.
+    Verbs that write return whether they wrote: false says that it was there already. They raise what `run` raises.
     """
 
     def __init__(self, url: str) -> None:
-        self._address = address(url)
-        self._store = open_store(url)
+        super().__init__(url, METADATA, "the orders' database")
         self._statements = _STATEMENTS[self._store.dialect]
-        self.ledger = Ledger(self._run, self._statements)
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._make_tables()
-        except (exc.SQLAlchemyError, OSError, TypeError, ValueError) as error:
-            await self._store.close()
-            raise UsageError(
-                f"the orders' database {self._address} cannot be opened ({_cause(error)}); start it, or correct its address"
-            ) from None
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._store.close()
-
-    async def _make_tables(self) -> None:
-        ends_at = time.monotonic() + OPEN_SECONDS
-        while True:
-            try:
-                await self._store.run(_make_tables)
-            except exc.OperationalError as error:  # SQLite lets nobody wait who switches a new file to WAL
-                if "locked" not in str(error.orig) or time.monotonic() > ends_at:
-                    raise
-                await asyncio.sleep(random.uniform(0, 0.1))
-            else:
-                return
+        self.ledger = Ledger(self.run, self._statements)
 
     async def record_order(self, order: Order) -> bool:
         """Write the order down."""
@@ -118,7 +79,7 @@ class Database:
                 raise UnknownOrderError("the order is not there yet")
             return False
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def reserve(self, order: Order) -> bool:
         """Take the quantity out of stock together with the order's reservation.
@@ -136,7 +97,7 @@ class Database:
                 raise _why_not(connection.execute(self._statements.shelf, shelf).first(), now)
             return True
 
-        return await self._run(work)
+        return await self.run(work)
 
     async def was_mailed(self, event_type: str, order_id: str) -> bool:
         """Say whether the mail about this event of the order was recorded."""
@@ -157,7 +118,7 @@ class Database:
         rows.sort(
             key=lambda row: (row["order_id"], row["event_type"])
         )  # two batches wait for each other in one order only
-        await self._run(lambda connection: connection.execute(self._statements.track, rows))
+        await self.run(lambda connection: connection.execute(self._statements.track, rows))
 
     async def check_fraud(self, order: Order) -> bool:
         """Write a verdict: `review` when the user's checked orders cost more than `REVIEW_CENTS` in all, else `clear`.
@@ -176,7 +137,7 @@ class Database:
             {"product": product, "quantity": quantity, "counted_until": until if product == counting else None}
             for product, quantity in quantities.items()
         ]
-        await self._run(lambda connection: connection.execute(self._statements.stock_up, rows))
+        await self.run(lambda connection: connection.execute(self._statements.stock_up, rows))
 
     async def count(self, table: str) -> int:
         """Return how many rows the table has; raise `KeyError` when there is no such table."""
@@ -196,25 +157,11 @@ class Database:
         return int(shelf.quantity)
 
     async def _write(self, statement: Executable, values: Mapping[str, Any]) -> bool:
-        return await self._run(lambda connection: _wrote(connection, statement, values))
+        return await self.run(lambda connection: _wrote(connection, statement, values))
 
     async def _read(self, statement: Executable, values: Mapping[str, Any]) -> Any:
         """Return the first row; `None` when there is none."""
-        return await self._run(lambda connection: connection.execute(statement, values).first(), is_reading=True)
-
-    async def _run(self, work: Callable[[Connection], T], *, is_reading: bool = False) -> T:
-        try:
-            return await self._store.run(work, is_reading=is_reading)
-        except _OUR_MISTAKES as error:  # its text may quote a row, and this goes to logs
-            raise LongshoreError(f"the orders' database refuses a statement ({type(_root(error)).__name__})") from None
-        except (exc.DBAPIError, exc.TimeoutError, OSError) as error:
-            raise TransientError(f"the orders' database does not answer ({type(_root(error)).__name__})") from error
-
-
-def _make_tables(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(_ONE_MAKES_TABLES)
-    METADATA.create_all(connection)
+        return await self.run(lambda connection: connection.execute(statement, values).first(), is_reading=True)
 
 
 def _wrote(connection: Connection, statement: Executable, values: Mapping[str, Any]) -> bool:
@@ -242,14 +189,3 @@ def _content(order: Order) -> dict[str, Any]:
 
 def _cents(order: Order) -> int:
     return int(order.amount * 100)
-
-
-def _root(error: BaseException) -> BaseException:
-    """Return what the driver raised."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _cause(error: BaseException) -> str:
-    return " ".join(f"{type(_root(error)).__name__}: {_root(error)}".split())

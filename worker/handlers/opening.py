@@ -13,11 +13,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from worker import UsageError
 
-__all__ = ["OPEN_SECONDS", "Store", "address", "make_tables", "open_store"]
+__all__ = ["Store", "address", "make_tables", "open_store"]
 
 T = TypeVar("T")
 
-ORDERS: Final = "the orders' database"
 OPEN_SECONDS: Final = 10
 STATEMENT_SECONDS: Final = 30
 POSTGRESQL_CONNECTIONS: Final = 4
@@ -29,7 +28,7 @@ _ALLOWED: Final = "sqlite:///orders.sqlite or postgresql://user:password@host/da
 _SQLITE_PRAGMAS: Final = ("busy_timeout=10000", "journal_mode=WAL", "synchronous=NORMAL")
 
 
-def address(url: str, name: str = ORDERS) -> str:
+def address(url: str, name: str) -> str:
     """Return the part of a database's address that may be shown: no user, no password, no options."""
     parsed = _parse(url, name)
     port = f":{parsed.port}" if parsed.port else ""
@@ -50,7 +49,7 @@ class Store(Protocol):
         """Close the connections."""
 
 
-def open_store(url: str, name: str = ORDERS) -> Store:
+def open_store(url: str, name: str) -> Store:
     """Return a store that has not connected yet; raise `UsageError`, which calls it by its name, when the address is none."""
     parsed = _parse(url, name)
     return _Postgresql(parsed) if parsed.drivername == "postgresql" else _Sqlite(parsed)

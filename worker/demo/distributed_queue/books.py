@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from worker.demo.books import Account, deliveries
+from worker.demo.books import Accounts, deliveries
 from worker.demo.distributed_queue.workers import Counts
 from worker.message import Attribute
 from worker.settings import FleetSettings
@@ -14,11 +14,11 @@ RECORDS = "record-writing"
 SMS = "sms-sending"
 
 
-class NoticeBooks:
+class NoticeBooks(Accounts):
     """An account per queue, and what the database and the SMS API say."""
 
     def __init__(self, settings: FleetSettings, *, allowance: int) -> None:
-        self.accounts = {name: Account() for name in settings.queues}
+        super().__init__(settings)
         self.redelivered = dict.fromkeys(settings.queues, 0)
         """How often a message was received that had been received before."""
         self.rows_again = 0
@@ -31,7 +31,6 @@ class NoticeBooks:
         """Calls that the API had no room for."""
         self.most_in_flight = 0
         """The highest number of SMS messages that SQS said were received and not deleted yet."""
-        self._queues = settings.queues
         self._allowance = allowance
 
     def publish(self, topic: str, body: str, attributes: Mapping[str, Attribute]) -> None:
@@ -44,19 +43,9 @@ class NoticeBooks:
         for name, account in self.accounts.items():
             account.received, self.redelivered[name], account.handled, account.retried, account.dead_lettered = counts[name]  # fmt: skip
 
-    @property
-    def published(self) -> int:
-        """Deliveries that are owed, over all queues."""
-        return sum(account.published for account in self.accounts.values())
-
-    @property
-    def ended(self) -> int:
-        """Deliveries that were handled or dead-lettered."""
-        return sum(account.handled + account.dead_lettered for account in self.accounts.values())
-
     def faults(self) -> list[str]:
         """Return what does not balance; empty means `books balance`."""
-        faults = [fault for name, account in self.accounts.items() for fault in account.faults(name)]
+        faults = super().faults()
         faults += [
             f"{name}: {count} messages were received that had been received before"
             for name, count in self.redelivered.items()
