@@ -11,7 +11,7 @@ from benchmarks.tap import Tap
 from worker import Message, Router
 from worker.engine.delivery import Delivery
 from worker.engine.room import Room
-from worker.limits import Limiter, LocalLimiter, granted, open_limits
+from worker.limits import Limiter, LocalLimiter, Permit, granted, open_limits
 from worker.router import Route
 from worker.settings import LimitSettings
 from worker.source import MAX_BATCH
@@ -113,12 +113,12 @@ async def _starts(limiter: LocalLimiter, messages: int) -> float:
 
 async def _fleet(server: Redis, processes: int) -> bool:
     """Let the receive loops of so many processes share the permits; count what Redis is asked."""
-    settings = {LIMIT: LimitSettings(concurrency=PLACES, scope="fleet", store=server.make_database())}
     async with Tap(server.port) as tap, AsyncExitStack() as stack:
-        tapped = {LIMIT: settings[LIMIT].model_copy(update={"store": tap.through(settings[LIMIT].store or "")})}
+        store = tap.through(server.make_database())
+        limits = {LIMIT: LimitSettings(concurrency=PLACES, scope="fleet", store=store)}
         limiters: list[Limiter] = []
         for _ in range(processes):
-            opened = open_limits(tapped, {LIMIT}, service="benchmark", metrics=LimitMetrics, now=time.monotonic)
+            opened = open_limits(limits, {LIMIT}, service="benchmark", metrics=LimitMetrics, now=time.monotonic)
             limiters.append((await stack.enter_async_context(opened))[LIMIT])
         await _handle(limiters, PLACES * processes)
         before, began = tap.round_trips, time.thread_time()
@@ -133,9 +133,9 @@ async def _fleet(server: Redis, processes: int) -> bool:
 async def _handle(limiters: list[Limiter], messages: int) -> None:
     left = messages
 
-    async def call(permit_release: Callable[[], None]) -> None:
+    async def call(permit: Permit) -> None:
         await asyncio.sleep(HANDLER_SECONDS)
-        permit_release()
+        permit.release()
 
     async def receive(limiter: Limiter, calls: asyncio.TaskGroup) -> None:
         nonlocal left
@@ -143,7 +143,7 @@ async def _handle(limiters: list[Limiter], messages: int) -> None:
             permits = await granted(limiter.take(MAX_BATCH))
             left -= len(permits)
             for permit in permits:
-                calls.create_task(call(permit.release))
+                calls.create_task(call(permit))
 
     async with asyncio.TaskGroup() as calls:
         for limiter in limiters:

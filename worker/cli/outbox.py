@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["outbox"]
 
-PATIENCE_SECONDS = 10.0
-"""How long an event is tried before its row is let go of, for this relay or another one."""
-
 
 def outbox(
     database: DatabaseOption,
@@ -44,7 +41,7 @@ def outbox(
 
 async def _run(url: str, addresses: "dict[str, tuple[str, AwsSettings | None]]", *, is_once: bool) -> int:
     from worker.outbox.relay import Stop
-    from worker.outbox.serving import drain
+    from worker.outbox.serving import PATIENCE_SECONDS, drain
     from worker.publisher import Publisher
 
     publishers = {

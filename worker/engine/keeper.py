@@ -13,7 +13,7 @@ from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
 from worker.engine.gate import Gate
 from worker.engine.lease import HeldLease, LeaseTerms
-from worker.errors import EntryError, Fault, SourceError
+from worker.errors import EntryError, SourceError
 from worker.source import MAX_BATCH
 
 __all__ = ["Keeper"]
@@ -126,7 +126,7 @@ class Keeper:
         if error is None:
             if self._clock.now() < lease.deadline:  # a 200 that arrives after the deadline proves nothing
                 lease.push_back(sent, seconds)
-        elif error.fault is Fault.LOST and not lease.is_being_deleted:
+        elif lease.is_refused_by(error):
             lease.deadline = min(lease.deadline, sent)
         else:
             lease.beat_at = self._clock.now() + self._slack_seconds
@@ -196,7 +196,7 @@ class Keeper:
         if lease.is_settled:
             return
         self._gate.failed(error.fault, error.code)
-        if error.fault is Fault.LOST and not lease.is_being_deleted:
+        if lease.is_refused_by(error):
             delivery = self._table.get(lease)
             if delivery is not None:
                 self._surrender(lease, delivery, error.code)

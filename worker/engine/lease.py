@@ -62,7 +62,7 @@ class HeldLease:
         self.is_surrendered = False
         """SQS said that the receipt is not ours any more, or the deadline was seen to pass."""
         self.is_being_deleted = False
-        """A delete is on the wire: that SQS does not know the receipt may be our own doing, and the delete's answer judges."""
+        """A delete is on the wire, whose answer judges."""
         self.is_settled = False
         """Its message is deleted or given back: nothing is held any more."""
         self.beat: asyncio.Future[None] | None = None
@@ -85,6 +85,10 @@ class HeldLease:
     def is_lost(self) -> bool:
         """Whether someone else may hold the message by now; while the watchdog's beat has no answer, it is still ours."""
         return self.is_surrendered or (self._terms.clock.now() >= self.deadline and self.watch is None)
+
+    def is_refused_by(self, error: EntryError) -> bool:
+        """Whether SQS says that the receipt is someone else's; while our own delete is on the wire it may not know it for that."""
+        return error.fault is Fault.LOST and not self.is_being_deleted
 
     @property
     def remaining_seconds(self) -> float:

@@ -13,8 +13,7 @@ from worker.fleet.fit import limits_of
 from worker.fleet.marks import marks_store
 from worker.fleet.process import aws_access, open_clients, sqs_source
 from worker.idempotency import StoreError
-from worker.limits import Claim, permits_in
-from worker.limits.shared import LEASE_SECONDS
+from worker.limits import ask_store
 from worker.limits.store import StoreError as PermitsError
 from worker.objects import S3Pointer
 from worker.router import Router
@@ -98,17 +97,12 @@ async def _look_at_store(
 
 
 async def _look_at_limit(name: str, settings: FleetSettings, found: Preflight) -> None:
-    """Claim nothing and leave: the same script as a worker's, so its permissions are tried, too."""
     limit = settings.limits[name]
     if limit.store is None:
         return
     place = f"the Redis of limit {name} ({masked(limit.store)})"
     try:
-        permits = permits_in(limit.store, settings.service, name)
-        try:
-            await permits.claim(Claim(secrets.token_hex(8), 1, 0, 0, limit.concurrency, LEASE_SECONDS, is_leaving=True))
-        finally:
-            await permits.close()
+        await ask_store(limit.store, settings.service, name, limit.concurrency)
     except UsageError as error:
         found.problems.append(str(error))
     except PermitsError as error:

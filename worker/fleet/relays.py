@@ -7,15 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 
 from worker.errors import LongshoreError
-from worker.outbox.serving import Serving
+from worker.outbox.serving import PATIENCE_SECONDS, Serving
 from worker.publisher import Publisher, Topic
 from worker.settings import Address, FleetSettings
 from worker.telemetry.metrics import Metrics
 
 __all__ = ["OpenTopic", "Relays", "open_relays"]
 
-PATIENCE_SECONDS = 10.0
-"""How long an event is tried before its row is let go of, for this relay or another one."""
 RESTART_SECONDS = 1.0
 LAST_CALL_SECONDS = 1.0
 """What a call that is on the wire may take at the end; after that it is not noted, and sent again."""

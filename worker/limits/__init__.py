@@ -2,7 +2,7 @@
 
 from worker.limits.limiter import Limiter, Permit, granted, withdraw
 from worker.limits.local import LocalLimiter
-from worker.limits.opened import open_limits, permits_in
+from worker.limits.opened import ask_store, open_limits
 from worker.limits.shared import SharedLimiter
 from worker.limits.store import Answer, Claim, PermitStore, StoreError
 
@@ -15,8 +15,8 @@ __all__ = [
     "PermitStore",
     "SharedLimiter",
     "StoreError",
+    "ask_store",
     "granted",
     "open_limits",
-    "permits_in",
     "withdraw",
 ]

@@ -1,6 +1,7 @@
 """Opens the limits of a fleet: what counts in this process, and what counts in a store."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 
@@ -9,12 +10,12 @@ import structlog
 from worker.errors import UsageError
 from worker.limits.limiter import Limiter
 from worker.limits.local import LocalLimiter
-from worker.limits.shared import SharedLimiter
-from worker.limits.store import PermitStore
+from worker.limits.shared import LEASE_SECONDS, SharedLimiter
+from worker.limits.store import Claim, PermitStore
 from worker.settings import LimitSettings
 from worker.telemetry.metrics import LimitMetrics
 
-__all__ = ["open_limits", "permits_in"]
+__all__ = ["ask_store", "open_limits"]
 
 RESTART_SECONDS = 1.0
 
@@ -39,7 +40,7 @@ async def open_limits(
         if settings.store is None:
             limits[name] = LocalLimiter(name, settings, metrics(name))
         else:
-            stores.append(permits_in(settings.store, service, name))
+            stores.append(_redis(settings.store, service, name))
             limits[name] = SharedLimiter(name, settings, stores[-1], metrics(name), now=now)
     tasks = [asyncio.create_task(_kept(limit), name=f"limit-{limit.name}") for limit in limits.values()]
     try:
@@ -62,8 +63,19 @@ async def _kept(limit: Limiter) -> None:
         await asyncio.sleep(RESTART_SECONDS)
 
 
-def permits_in(url: str, service: str, name: str) -> PermitStore:
-    """Return a limit's permits in a Redis, not yet asked; raises `UsageError` when its client is not installed, or for what is no URL."""
+async def ask_store(url: str, service: str, name: str, places: int | None) -> None:
+    """Claim nothing and leave, as a worker would claim permits: the same script, so its permissions are tried, too.
+
+    Raises `StoreError` when there is no answer, `UsageError` when its client is not installed, or for what is no URL.
+    """
+    permits = _redis(url, service, name)
+    try:
+        await permits.claim(Claim(secrets.token_hex(8), 1, 0, 0, places, LEASE_SECONDS, is_leaving=True))
+    finally:
+        await permits.close()
+
+
+def _redis(url: str, service: str, name: str) -> PermitStore:
     try:
         from worker.limits.redis import RedisPermits
     except ImportError:

@@ -18,8 +18,10 @@ from worker.sql.tables import prune, require_tables
 from worker.telemetry.logged_state import LoggedState
 from worker.telemetry.metrics import OutboxMetrics
 
-__all__ = ["Serving", "drain"]
+__all__ = ["PATIENCE_SECONDS", "Serving", "drain"]
 
+PATIENCE_SECONDS: Final = 10.0
+"""How long an event is tried before its row is let go of, for this relay or another one."""
 OPEN_SECONDS: Final = 5.0
 """How long a start waits for the database before it goes on without it."""
 CLOSE_SECONDS: Final = 0.2

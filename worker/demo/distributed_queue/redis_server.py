@@ -14,7 +14,7 @@ from typing import Final
 
 from worker.demo.tethered import Tethered
 from worker.errors import LongshoreError, UsageError
-from worker.limits.store import Claim, StoreError
+from worker.limits import StoreError, ask_store
 
 __all__ = ["open_redis"]
 
@@ -22,6 +22,8 @@ _HOST: Final = "127.0.0.1"
 _SCHEMES: Final = ("redis://", "rediss://")
 _START_SECONDS: Final = 10.0
 _END_SECONDS: Final = 2.0
+_NOBODY: Final = ("longshore-demo", "asked", 1)
+"""The service and the limit under which a Redis is asked whether it serves."""
 
 
 @asynccontextmanager
@@ -38,7 +40,9 @@ async def open_redis(given: str | None, folder: Path) -> AsyncIterator[str | Non
         if not given.startswith(_SCHEMES):
             raise _refused()
         try:
-            await _ask(given)
+            await ask_store(given, *_NOBODY)
+        except UsageError:  # its text may quote a part of the password
+            raise _refused() from None
         except StoreError as error:
             raise UsageError(
                 f"the Redis that --redis names does not serve ({error}); start it, or correct its address"
@@ -73,25 +77,11 @@ async def _until_it_answers(url: str, redis: Tethered) -> None:
     ends_at = time.monotonic() + _START_SECONDS
     while True:
         try:
-            return await _ask(url)
+            return await ask_store(url, *_NOBODY)
         except StoreError as error:
             if redis.status is not None or time.monotonic() > ends_at:
                 raise LongshoreError(f"Redis did not start: {redis.last_words} ({error})") from None
         await asyncio.sleep(0.05)
-
-
-async def _ask(url: str) -> None:
-    """Claim nothing, as a worker would claim permits; raise `StoreError` when there is no answer."""
-    from worker.limits.redis import RedisPermits
-
-    try:
-        permits = RedisPermits(url, "longshore-demo", "asked")
-    except ValueError:  # its text may quote a part of the password
-        raise _refused() from None
-    try:
-        await permits.claim(Claim(secrets.token_hex(8), 1, 0, 0, 1, 1.0, is_leaving=True))
-    finally:
-        await permits.close()
 
 
 def _refused() -> UsageError:
