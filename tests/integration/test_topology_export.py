@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 FLEET = """\
 service: shop
 aws: {{region: us-east-1}}
+idempotency: {{store: "dynamodb://{events}-marks"}}
 topics:
   {events}: {{tags: {{team: "shop ${{x}} \\"y\\""}}, large_payloads: {{bucket: {events}-payloads}}}}
   {refunds}: {{external: true}}

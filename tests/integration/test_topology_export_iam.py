@@ -1,7 +1,9 @@
 """`longshore topology export iam`: what each policy allows is enough for its role, and no more."""
 
 import json
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from worker.aws.session import AwsAccess, AwsClients, Credentials
 from worker.aws.sns import topic_arn
 from worker.aws.sqs import SqsSource
 from worker.errors import Fault, LongshoreError, SourceError
+from worker.idempotency import Begun, Done, Mark, StoreError
+from worker.idempotency.dynamodb import DynamoStore
 from worker.local import EmbeddedAws
 from worker.publisher import Publisher
 from worker.settings import FleetSettings
@@ -28,6 +32,7 @@ NOW = ReceiveRequest(limit=1, wait_seconds=0, visibility_timeout_seconds=30)
 FLEET = """\
 service: {service}
 aws: {{region: us-east-1}}
+idempotency: {{store: "dynamodb://{marks}"}}
 topics:
   {events}: {{tags: {{team: shop}}, kms_key: alias/aws/sns}}
   {payments}: {{external: true}}
@@ -41,7 +46,7 @@ queues:
     handlers: worker.handlers.orders:processing
     dead_letter: none
 """
-STEMS = ("service", "events", "payments", "pages", "orders", "audit", "undelivered")
+STEMS = ("service", "events", "payments", "pages", "orders", "audit", "undelivered", "marks")
 ROLES = ("consumer", "publisher", "scaler", "redriver", "provisioner")
 Policy = dict[str, Any]
 Work = Callable[["Scene", AwsClients], Awaitable[None]]
@@ -115,6 +120,10 @@ async def scene(embedded_aws: EmbeddedAws, unique_name: Callable[[str], str], tm
             await clients.sns.call("create_topic", Name=names[stem])
         fleet = FleetSettings.model_validate(yaml.safe_load(text))
         await apply(wanted_by(fleet), clients)
+        store = DynamoStore(clients.dynamodb, names["marks"], retention_seconds=60)
+        with suppress(StoreError):  # it is being made
+            await store.open()
+        await store.open()
         yield Scene(embedded_aws, clients, fleet, tmp_path, names)
 
 
@@ -159,6 +168,19 @@ async def consume(scene: Scene, clients: AwsClients) -> None:
         if dead is not None:
             await source.dead_letter(Copy(message.body))
         assert await source.delete([message.receipt]) == [None]
+    await mark(scene.names["marks"], clients)
+
+
+async def mark(table: str, clients: AwsClients) -> None:
+    """Mark work in a table that is there: as in progress, for longer, as done; free a key, and find one taken."""
+    store = DynamoStore(clients.dynamodb, table, retention_seconds=60)
+    await store.open()
+    done, freed = (Mark(uuid.uuid4().hex, "payload", "a", 30) for _ in range(2))
+    assert await store.begin([done, freed]) == [Begun(), Begun()]
+    await store.renew([done])
+    await store.finish([done])
+    await store.release([freed])
+    assert await store.begin([done, freed]) == [Done(), Begun()]
 
 
 async def publish(scene: Scene, clients: AwsClients) -> None:
@@ -300,7 +322,8 @@ async def is_denied(work: Awaitable[Any]) -> bool:
     try:
         await work
     except LongshoreError as error:
-        if getattr(error, "fault", None) is not Fault.DENIED and "is denied" not in str(error):
+        cause = error.__cause__ if isinstance(error, StoreError) else error
+        if getattr(cause, "fault", None) is not Fault.DENIED and "is denied" not in str(error):
             raise
         return True
     return False

@@ -33,9 +33,9 @@ def open_store(url: str, *, retention_seconds: float, dynamodb: "Channel | None"
 
         return RedisStore(url, retention_seconds=retention_seconds)
     if scheme == "dynamodb" and dynamodb is not None:
-        from worker.idempotency.dynamodb import DynamoStore
+        from worker.idempotency.dynamodb import SCHEME, DynamoStore
 
-        return DynamoStore(dynamodb, url.removeprefix("dynamodb://"), retention_seconds=retention_seconds)
+        return DynamoStore(dynamodb, url.removeprefix(SCHEME), retention_seconds=retention_seconds)
     raise ConfigError(
         f"idempotency.store is {masked(url)}, but must begin with sqlite:, postgresql:, redis: or dynamodb:"
     )

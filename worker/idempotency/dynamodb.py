@@ -12,7 +12,7 @@ from worker.aws.channel import Channel
 from worker.errors import ConfigError, SourceError
 from worker.idempotency.store import VERSION, Answer, Begun, Mark, Row, Running, StoreError, answer_to
 
-__all__ = ["DynamoStore"]
+__all__ = ["EXPIRY", "PARTITION_KEY", "SCHEME", "DynamoStore"]
 
 R = TypeVar("R")
 
@@ -20,6 +20,10 @@ CALL_SECONDS: Final = 4.0
 MOST_AT_ONCE: Final = 40
 """Items have no batch with conditions of their own: each is a call, side by side."""
 VERSION_KEY: Final = "longshore:version"
+SCHEME: Final = "dynamodb://"
+PARTITION_KEY: Final = "key"
+EXPIRY: Final = "expires_at"
+"""The attribute of the time to live: when an item has ended, in seconds."""
 
 _NAMES: Final = {"#key": "key", "#owner": "owner"}
 """Words that DynamoDB reserves."""
@@ -40,14 +44,19 @@ class DynamoStore:
         self._channel = channel
         self._table = table
         self._retention_seconds = retention_seconds
+        self._has_made_it = False
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def open(self) -> None:
         """Look at the table, and make it where there is none; raises `StoreError` until DynamoDB has made it."""
         if not await self.is_made():
             await self._make()
+            self._has_made_it = True
             raise StoreError(f"the DynamoDB table {self._table} is being made")
         await self._write_version()
+        if self._has_made_it:  # whoever made it by hand or from a template has said when it forgets
+            await self._let_dynamodb_forget()
+            self._has_made_it = False
 
     async def is_made(self) -> bool:
         """Look at the table, and at who wrote into it."""
@@ -163,18 +172,16 @@ class DynamoStore:
 
     async def _write_version(self) -> None:
         item = {"key": {"S": VERSION_KEY}, "version": {"N": str(VERSION)}}
-        is_new = await self._if_it_holds(
+        await self._if_it_holds(
             "put_item",
             Item=item,
             ConditionExpression="attribute_not_exists(#key)",
             ExpressionAttributeNames={"#key": "key"},
         )
-        if is_new:
-            await self._let_dynamodb_forget()
 
     async def _let_dynamodb_forget(self) -> None:
         """Have what has ended deleted; without it the table grows, but every answer is right."""
-        ttl = {"Enabled": True, "AttributeName": "expires_at"}
+        ttl = {"Enabled": True, "AttributeName": EXPIRY}
         try:
             await self._call("update_time_to_live", TimeToLiveSpecification=ttl)
         except StoreError as error:
@@ -185,8 +192,8 @@ class DynamoStore:
         try:
             await self._call(
                 "create_table",
-                AttributeDefinitions=[{"AttributeName": "key", "AttributeType": "S"}],
-                KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}],
+                AttributeDefinitions=[{"AttributeName": PARTITION_KEY, "AttributeType": "S"}],
+                KeySchema=[{"AttributeName": PARTITION_KEY, "KeyType": "HASH"}],
                 BillingMode="PAY_PER_REQUEST",
             )
         except StoreError as error:

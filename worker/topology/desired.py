@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Alarm", "Bucket", "Queue", "Subscription", "Topic", "Topology", "levels", "writers"]
+__all__ = ["Alarm", "Bucket", "Queue", "Subscription", "Table", "Topic", "Topology", "levels", "writers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,13 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """The DynamoDB table of idempotency marks. Exports make it; `apply` does not, as a worker does where it may."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """All of it; what is external is simply not in here."""
 
@@ -88,6 +95,7 @@ class Topology:
     subscriptions: Sequence[Subscription] = ()
     alarms: Sequence[Alarm] = ()
     buckets: Sequence[Bucket] = ()
+    tables: Sequence[Table] = ()
     addresses: Sequence[str] = ()
     """Its topics and queues as they were written, where that is an ARN or URL: all must lie where the credentials lead."""
 

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from worker.errors import ConfigError
+from worker.idempotency.dynamodb import SCHEME
 from worker.settings.address import Address
 from worker.settings.fleet import FleetSettings
 from worker.settings.queue import QueueSettings
 from worker.settings.topic import SubscriptionSettings
-from worker.topology.desired import Alarm, Bucket, Queue, Subscription, Topic, Topology
+from worker.topology.desired import Alarm, Bucket, Queue, Subscription, Table, Topic, Topology
 from worker.topology.filter_problems import problems
 
-__all__ = ["wanted_by"]
+__all__ = ["marks_tables", "wanted_by"]
 
 DEPTH = 1000
 """Waiting messages; a backlog is to be seen at a thousand, not at a hundred thousand."""
@@ -35,8 +36,15 @@ def wanted_by(fleet: FleetSettings) -> Topology:
         subscriptions=tuple(subscription for queue in own for subscription in _subscriptions(fleet, queue)),
         alarms=_merged(alarm for queue in own for alarm in _alarms(fleet.service, queue)),
         buckets=tuple(Bucket(name, days) for name, days in _buckets(fleet).items()),
+        tables=tuple(map(Table, marks_tables(fleet))),
         addresses=tuple(address for address in _written(fleet, own) if ":" in address),
     )
+
+
+def marks_tables(fleet: FleetSettings) -> list[str]:
+    """Return the name of the DynamoDB table of idempotency marks, where the store is one."""
+    store = fleet.idempotency.store or ""
+    return [store.removeprefix(SCHEME)] if store.startswith(SCHEME) else []
 
 
 def _buckets(fleet: FleetSettings) -> dict[str, int]:

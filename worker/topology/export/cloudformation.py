@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from worker.errors import UsageError
+from worker.idempotency.dynamodb import EXPIRY, PARTITION_KEY
 from worker.topology.alarms import alarm_changes
-from worker.topology.desired import Alarm, Bucket, Queue, Subscription, Topic, Topology, levels, writers
+from worker.topology.desired import Alarm, Bucket, Queue, Subscription, Table, Topic, Topology, levels, writers
 from worker.topology.export.labels import joined, words
 from worker.topology.export.ownership import Topics, check_not_empty
 from worker.topology.place import Place
@@ -65,6 +66,9 @@ class _Template:
         for bucket in self._topology.buckets:
             kept = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
             yield _label(bucket.name, "Bucket"), {**_resource("AWS::S3::Bucket", _bucket(bucket)), **kept}
+        for table in self._topology.tables:
+            kept = {"DeletionPolicy": "RetainExceptOnCreate", "UpdateReplacePolicy": "Retain"}
+            yield _label(table.name, "Table"), {**_resource("AWS::DynamoDB::Table", _table(table)), **kept}
 
     def _own_policies(self) -> Resources:
         for queue, topics in writers(self._topology).items():
@@ -151,6 +155,16 @@ def _bucket(bucket: Bucket) -> dict[str, Any]:
         "BucketName": bucket.name,
         "LifecycleConfiguration": {"Rules": [rule]},
         "PublicAccessBlockConfiguration": dict.fromkeys(closed, True),
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "TableName": table.name,
+        "AttributeDefinitions": [{"AttributeName": PARTITION_KEY, "AttributeType": "S"}],
+        "KeySchema": [{"AttributeName": PARTITION_KEY, "KeyType": "HASH"}],
+        "BillingMode": "PAY_PER_REQUEST",
+        "TimeToLiveSpecification": {"AttributeName": EXPIRY, "Enabled": True},
     }
 
 

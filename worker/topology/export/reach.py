@@ -74,6 +74,10 @@ class Reach:
         """Return the ARNs of all objects in buckets."""
         return [f"{self.bucket(name)}/*" for name in buckets]
 
+    def table(self, name: str) -> str:
+        """Return the ARN of a DynamoDB table."""
+        return f"arn:{self._place.partition}:dynamodb:{self._place.region}:{self._place.account}:table/{name}"
+
     @property
     def mourning(self) -> list[str]:
         """Names of the queues that have dead letters at all."""

@@ -10,7 +10,7 @@ from worker.topology.export.grants import Grant, document
 from worker.topology.export.keys import Keys
 from worker.topology.export.reach import Reach
 from worker.topology.place import Place
-from worker.topology.wanted import wanted_by
+from worker.topology.wanted import marks_tables, wanted_by
 
 __all__ = ["Role", "policies", "policy"]
 
@@ -56,7 +56,7 @@ def policies(fleet: FleetSettings, place: Place, *, keys: Mapping[str, str] | No
     return {str(role): document(role, grants) for role, grants in found.items() if grants}
 
 
-def _consumer(_: FleetSettings, reach: Reach, keys: Keys) -> Iterator[Grant]:
+def _consumer(fleet: FleetSettings, reach: Reach, keys: Keys) -> Iterator[Grant]:
     used = (
         "sqs:GetQueueUrl",
         "sqs:GetQueueAttributes",
@@ -70,6 +70,14 @@ def _consumer(_: FleetSettings, reach: Reach, keys: Keys) -> Iterator[Grant]:
     # Without it, S3 says of an object that is not there that it is denied.
     yield Grant("MissPayloads", ("s3:ListBucket",), [reach.bucket(name) for name in reach.payloads])
     yield Grant("DeletePayloads", ("s3:DeleteObject",), reach.objects(reach.emptied))
+    marked = (
+        "dynamodb:DescribeTable",
+        "dynamodb:GetItem",
+        "dynamodb:PutItem",
+        "dynamodb:UpdateItem",
+        "dynamodb:DeleteItem",
+    )
+    yield Grant("MarkWork", marked, [reach.table(name) for name in marks_tables(fleet)])
     yield from keys.grants("sqs", reads=reach.keys(reach.queues), writes=reach.keys(reach.nets))
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from worker.idempotency.dynamodb import EXPIRY, PARTITION_KEY
 from worker.topology.alarms import alarm_changes
-from worker.topology.desired import Alarm, Bucket, Queue, Subscription, Topic, Topology, levels, writers
+from worker.topology.desired import Alarm, Bucket, Queue, Subscription, Table, Topic, Topology, levels, writers
 from worker.topology.export.hcl import Expression, attributes, block, json_of, quoted
 from worker.topology.export.labels import words
 from worker.topology.export.ownership import Topics, check_not_empty
@@ -77,6 +78,8 @@ class _Module:
             yield _resource("aws_cloudwatch_metric_alarm", _label(alarm.name), self._alarm(alarm))
         for bucket in self._topology.buckets:
             yield from _bucket(bucket)
+        for table in self._topology.tables:
+            yield _table(table)
 
     def _looked_up(self) -> list[str]:
         """Return the names of topics that others make, once each."""
@@ -157,6 +160,14 @@ def _bucket(bucket: Bucket) -> Iterator[list[str]]:
     named = attributes({"id": "large-payloads", "status": "Enabled"})
     rule = block("rule", [*named, "", "filter {}", "", *expiration])
     yield _resource("aws_s3_bucket_lifecycle_configuration", label, here, *["", *rule])
+
+
+def _table(table: Table) -> list[str]:
+    values = {"name": table.name, "billing_mode": "PAY_PER_REQUEST", "hash_key": PARTITION_KEY}
+    key = block("attribute", attributes({"name": PARTITION_KEY, "type": "S"}))
+    forgets = block("ttl", attributes({"attribute_name": EXPIRY, "enabled": True}))
+    kept = block("lifecycle", attributes({"prevent_destroy": True}))
+    return _resource("aws_dynamodb_table", _label(table.name), values, *["", *key, "", *forgets, "", *kept])
 
 
 def _queue(queue: Queue) -> dict[str, Any]:
