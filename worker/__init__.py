@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from worker.outcome import Ack, DeadLetter, Outcome, Retry
     from worker.publisher import LargePayloads, Outgoing, Publisher, PublishError, PublishManyError
     from worker.router import Batch, ContractError, Router
+    from worker.sql.migration import migrate
 
 __all__ = [
     "Ack",
@@ -49,6 +50,7 @@ __all__ = [
     "S3Pointer",
     "TransientError",
     "UsageError",
+    "migrate",
 ]
 
 _HOMES: Final = {
@@ -67,6 +69,7 @@ _HOMES: Final = {
     "worker.outcome": ("Ack", "DeadLetter", "Outcome", "Retry"),
     "worker.publisher": ("LargePayloads", "Outgoing", "PublishError", "PublishManyError", "Publisher"),
     "worker.router": ("Batch", "ContractError", "Router"),
+    "worker.sql.migration": ("migrate",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -24,6 +24,7 @@ from worker.demo.day import CLOSED_MAILBOX, NO_CREDIT, Change, Day, News, Purcha
 from worker.demo.mail_server import MailServer
 from worker.demo.show import table
 from worker.engine.dead_letters import REASON_ATTRIBUTE
+from worker.handlers.events import Order
 from worker.message import Attribute
 from worker.settings import load
 from worker.source import Copy, Depth
@@ -142,7 +143,14 @@ class TestBooks:
             ("order.updated", {}),
             ("order.archived", {}),
         ):
-            order = json.dumps({"quantity": 1, "product": "cup", "email": "user-1@customers.example"})
+            order = Order(
+                order_id="order-1",
+                user_id="user-1",
+                email="user-1@customers.example",
+                product="cup",
+                quantity=1,
+                amount=Decimal(20),
+            ).model_dump_json()
             books.publish("order-events", order, {"event_type": Attribute("String", event_type), **more})
         owed = Counter({name: account.published for name, account in books.accounts.items()})
         assert owed == {
@@ -151,7 +159,7 @@ class TestBooks:
             "email-notification": 2,
             "analytics-tracking": 3,
             "fraud-check": 1,
-            "payment-processing.fifo": 0,
+            "payment-processing.fifo": 2,  # the outbox owes it a request for each order that is written down
         }
 
     def test_an_event_is_owed_to_the_queues_of_its_topic_only(self) -> None:

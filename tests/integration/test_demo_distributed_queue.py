@@ -19,7 +19,7 @@ from worker.demo.distributed_queue.workers import Workers
 from worker.demo.tethered import Tethered
 from worker.handlers.notice_database import NoticeDatabase
 from worker.handlers.notices import Notice, records
-from worker.testing import migrate, run
+from worker.testing import run
 
 pytestmark = pytest.mark.integration
 
@@ -99,7 +99,6 @@ async def test_without_redis_one_worker_keeps_to_the_limit() -> None:
 @pytest.mark.usefixtures("_no_redis")
 async def test_a_database_that_was_used_before_keeps_the_same_books(orders_url: str) -> None:
     """Of each kind; what other days have written is not counted."""
-    await migrate(orders_url)
     async with NoticeDatabase(orders_url) as database:
         notice = Notice(notice_id="of-another-day", to="+4915112345678", text="x")
         deliveries = (run(records, notice, state=database, id=f"message-{number}") for number in range(5))

@@ -6,11 +6,11 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession
@@ -18,11 +18,9 @@ from support.command import clean_environment
 from support.mailbox import Mailbox
 
 from worker import Publisher
-from worker.aws.session import AwsClients
 from worker.errors import Fault
-from worker.handlers.announcer import Announcer
 from worker.handlers.database import Database
-from worker.handlers.events import CHANGES, Order
+from worker.handlers.events import ORDERS_TOPIC
 from worker.handlers.mail import Mailer
 from worker.handlers.order_service import OrderService, Place, place_by_event, place_inline
 from worker.local import EmbeddedAws
@@ -62,69 +60,37 @@ async def post(service: OrderService, body: object = BODY) -> tuple[int, Any]:
         return answer.status, await answer.json()
 
 
-class Topics(NamedTuple):
-    """What an announcer publishes to, in memory."""
-
-    orders: MemoryTopic
-    payments: MemoryTopic
+@pytest.fixture
+def topic() -> MemoryTopic:
+    return MemoryTopic(ORDERS_TOPIC)
 
 
 @pytest.fixture
-def topics() -> Topics:
-    return Topics(MemoryTopic("order-events"), MemoryTopic("order-payments.fifo"))
+async def orders(topic: MemoryTopic) -> AsyncIterator[Publisher]:
+    async with Publisher(topic) as orders:
+        yield orders
 
 
-@pytest.fixture
-async def announcer(topics: Topics) -> AsyncIterator[Announcer]:
-    async with Publisher(topics.orders) as orders, Publisher(topics.payments) as payments:
-        yield Announcer(orders, payments)
-
-
-async def test_an_order_is_placed_by_its_event_and_the_request_of_its_payment(
-    topics: Topics, announcer: Announcer
-) -> None:
+async def test_an_order_is_placed_by_its_event(topic: MemoryTopic, orders: Publisher) -> None:
     """Its amount is an attribute too, for filters."""
-    async with serving(place_by_event(announcer)) as service:
+    async with serving(place_by_event(orders)) as service:
         assert await post(service) == (201, {"order_id": "order-000001"})
         assert await post(service) == (201, {"order_id": "order-000002"})
-    assert topics.orders.published[0] == ("order.created", {"order_id": "order-000001", **BODY})
-    assert len(topics.orders.published) == 2
-    amount = topics.orders.publications[0].attributes["amount"]
+    assert topic.published[0] == ("order.created", {"order_id": "order-000001", **BODY})
+    assert len(topic.published) == 2
+    amount = topic.publications[0].attributes["amount"]
     assert (amount.data_type, amount.value) == ("Number", "9.90")
-    payment = {"order_id": "order-000001", "user_id": "user-1", "amount": "9.90"}
-    assert topics.payments.published[0] == ("payment.requested", payment)
-    assert len(topics.payments.published) == 2
 
 
-async def test_the_steps_of_an_orders_payment_share_a_group_and_are_published_once(
-    topics: Topics, announcer: Announcer
-) -> None:
-    """What has no business with the payment is not announced to it."""
-    order = Order.model_validate({"order_id": "order-000001", **BODY})
-    for event_type in ("order.created", *CHANGES):
-        await announcer.announce(event_type, order)
-    assert [event_type for event_type, _ in topics.orders.published] == ["order.created", *CHANGES]
-    steps = [(one.group_id, one.deduplication_id) for one in topics.payments.publications]
-    assert steps == [
-        ("order-000001", "order-000001:payment.requested"),
-        ("order-000001", "order-000001:payment.cancelled"),
-        ("order-000001", "order-000001:payment.claimed"),
-    ]
-
-
-@pytest.mark.parametrize("topic", Topics._fields)
-async def test_what_cannot_be_published_is_no_order(topics: Topics, announcer: Announcer, topic: str) -> None:
-    """An order that nobody was asked to pay is announced to nobody."""
-    event_type, name = {
-        "orders": ("order.created", "order-events"),
-        "payments": ("payment.requested", "order-payments.fifo"),
-    }[topic]
-    async with serving(place_by_event(announcer)) as service:
-        getattr(topics, topic).fail(Fault.DENIED)
+async def test_what_cannot_be_published_is_no_order(topic: MemoryTopic, orders: Publisher) -> None:
+    async with serving(place_by_event(orders)) as service:
+        topic.fail(Fault.DENIED)
         status, answer = await post(service)
         assert status == 503
-        assert answer["error"].startswith(f"the order cannot be placed: {event_type} was not published to {name}: ")
-        assert topics.orders.published == []
+        assert answer["error"].startswith(
+            "the order cannot be placed: order.created was not published to order-events: "
+        )
+        assert topic.published == []
         assert (await post(service))[0] == 201
 
 
@@ -135,14 +101,14 @@ async def test_inline_an_order_has_all_effects_when_it_is_answered(database: Dat
     assert mailbox.ids == ["<order.created.order-000001@orders.example>"]
 
 
-async def test_inline_no_mail_server_means_no_order(database: Database, mailbox: Mailbox, announcer: Announcer) -> None:
+async def test_inline_no_mail_server_means_no_order(database: Database, mailbox: Mailbox, orders: Publisher) -> None:
     """One of six duties fails and so does the customer's request, half-way, with money held; by an event, it would not."""
     await mailbox.__aexit__(None, None, None)
     async with serving(place_inline(database, Mailer(mailbox.url))) as service:
         answer = {"error": "the order cannot be placed: the mail server cannot be reached (SMTPConnectError)"}
         assert await post(service) == (503, answer)
     assert [await database.count(table) for table in TABLES] == [1, 1, 1, 0, 0, 0]
-    async with serving(place_by_event(announcer)) as service:
+    async with serving(place_by_event(orders)) as service:
         assert (await post(service))[0] == 201
 
 
@@ -185,21 +151,21 @@ async def test_inline_an_order_is_refused_with_its_reason(
     ],
 )  # fmt: skip
 async def test_a_body_that_is_no_order_is_told_in_a_sentence_and_not_quoted(
-    topics: Topics, announcer: Announcer, body: object, sentence: str
+    topic: MemoryTopic, orders: Publisher, body: object, sentence: str
 ) -> None:
-    async with serving(place_by_event(announcer)) as service:
+    async with serving(place_by_event(orders)) as service:
         assert await post(service, body) == (400, {"error": sentence})
-    assert topics.orders.published == topics.payments.published == []
+    assert topic.published == []
 
 
-async def test_the_service_names_orders_not_the_customer(announcer: Announcer) -> None:
-    async with serving(place_by_event(announcer)) as service:
+async def test_the_service_names_orders_not_the_customer(orders: Publisher) -> None:
+    async with serving(place_by_event(orders)) as service:
         assert await post(service, {**BODY, "order_id": "mine"}) == (201, {"order_id": "order-000001"})
 
 
-async def test_probes_are_answered(announcer: Announcer) -> None:
+async def test_probes_are_answered(orders: Publisher) -> None:
     async with (
-        serving(place_by_event(announcer)) as service,
+        serving(place_by_event(orders)) as service,
         ClientSession() as session,
         session.get(f"{service.url}/healthz") as answer,
     ):
@@ -239,14 +205,9 @@ class TestCommand:
         assert await process.communicate() == (b"", b"")
         assert process.returncode == 0
 
-    async def test_by_default_it_publishes(
-        self, tmp_path: Path, embedded_aws: EmbeddedAws, aws_clients: AwsClients, unique_name: Callable[[str], str]
-    ) -> None:
-        """One of the topics does not exist, and it says so to who orders."""
-        payments = unique_name("order-payments.fifo")
-        await aws_clients.sns.call("create_topic", Name=payments, Attributes={"FifoTopic": "true"})
-        topics = {"ORDERS_TOPIC": "no-such-topic", "ORDERS_PAYMENTS_TOPIC": payments}
-        process = await self.start(tmp_path, **embedded_aws.environment, **topics)
+    async def test_by_default_it_publishes(self, tmp_path: Path, embedded_aws: EmbeddedAws) -> None:
+        """The topic does not exist, and it says so to who orders."""
+        process = await self.start(tmp_path, **embedded_aws.environment, ORDERS_TOPIC="no-such-topic")
         url = await self.url(process)
         async with ClientSession() as session, session.post(f"{url}/orders", json=BODY) as answer:
             assert answer.status == 503

@@ -19,8 +19,8 @@ from worker.demo.tally import Tally
 from worker.demo.visit import main, visiting
 from worker.engine.dead_letters import REASON_ATTRIBUTE
 from worker.fleet.process import Process, aws_access
-from worker.handlers.announcer import ORDERS_TOPIC, PAYMENTS_TOPIC, Announcer
 from worker.handlers.database import Database
+from worker.handlers.events import ORDERS_TOPIC
 from worker.handlers.order_service import OrderService, place_by_event
 from worker.message import Attribute
 from worker.settings import load
@@ -45,14 +45,11 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     database = f"sqlite:///{tmp_path / 'orders.sqlite'}"
     for name in ("ORDERS_DATABASE", "ORDERS_SMTP"):
         monkeypatch.setenv(name, database)  # the stage sets them anew; with the test they end
-    async with Stage(load(FLEET, environ={}), database, tmp_path, mail_seconds=0) as stage:
+    settings = load(FLEET, environ={"LONGSHORE_OUTBOX__DATABASE": database})
+    async with Stage(settings, database, tmp_path, mail_seconds=0) as stage:
         for name, value in {**stage.aws.environment, "LONGSHORE_CONFIG": str(FLEET)}.items():
             monkeypatch.setenv(name, value)
-        async with (
-            Publisher(ORDERS_TOPIC) as orders,
-            Publisher(PAYMENTS_TOPIC) as payments,
-            OrderService(place_by_event(Announcer(orders, payments))) as service,
-        ):
+        async with Publisher(ORDERS_TOPIC) as orders, OrderService(place_by_event(orders)) as service:
             yield World(stage.process, database, service.url)
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from worker import Ack, DeadLetter, Outcome, Retry, Router, UsageError
 from worker.demo.distributed_queue.sms_server import SmsServer
@@ -14,7 +15,7 @@ from worker.handlers import opening
 from worker.handlers.notice_database import NoticeDatabase
 from worker.handlers.notices import Notice, records, sms
 from worker.handlers.sms_api import open_sms_api
-from worker.testing import FakeLease, migrate, run
+from worker.testing import FakeLease, run
 
 pytestmark = pytest.mark.real_time
 
@@ -24,7 +25,6 @@ NOTICE = Notice(notice_id="notice-1", to="+4915112345678", text="Your table is r
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[NoticeDatabase]:
     url = f"sqlite:///{tmp_path}/notices.sqlite"
-    await migrate(url)
     async with NoticeDatabase(url) as database:
         yield database
 
@@ -54,13 +54,13 @@ async def test_a_row_whose_lease_is_lost_is_not_written(database: NoticeDatabase
     assert await database.count() == (0, 0)
 
 
-async def test_rows_wait_for_longshores_tables(tmp_path: Path) -> None:
-    """Without the inbox nothing is written, and the sentence says which command makes it."""
-    async with NoticeDatabase(f"sqlite:///{tmp_path}/bare.sqlite") as database:
-        outcome = await run(records, NOTICE, state=database)
-        assert isinstance(outcome, Retry)
-        assert "longshore database migrate" in outcome.reason
-        assert await database.count() == (0, 0)
+async def test_rows_wait_for_longshores_tables(database: NoticeDatabase) -> None:
+    """Somebody has dropped the inbox: nothing is written, and the sentence says which command makes it."""
+    await database.run(lambda connection: connection.execute(text("DROP TABLE longshore_inbox")))
+    outcome = await run(records, NOTICE, state=database)
+    assert isinstance(outcome, Retry)
+    assert "longshore database migrate" in outcome.reason
+    assert await database.count() == (0, 0)
 
 
 async def test_a_new_database_that_another_worker_holds_is_waited_for(

@@ -7,6 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, text
 from support.mailbox import Mailbox
 
 from worker import Ack, ConfigError, DeadLetter, Outcome, Retry, Router
@@ -14,7 +15,7 @@ from worker.handlers.database import Database
 from worker.handlers.events import CHANGES, PAYMENT_EVENTS, Order, Payment
 from worker.handlers.mail import Mailer
 from worker.handlers.orders import Shop, analytics, email, fraud, inventory, payments, processing
-from worker.testing import run
+from worker.testing import FakeLease, run
 
 pytestmark = pytest.mark.real_time
 
@@ -62,6 +63,21 @@ async def deliver(router: Router, shop: Shop, event_type: str = "order.created",
     return await run(router, event, event_type=event_type, state=shop)
 
 
+async def query(shop: Shop, statement: str) -> list[tuple[object, ...]]:
+    """Run a statement in the orders' database."""
+
+    def work(connection: Connection) -> list[tuple[object, ...]]:
+        result = connection.execute(text(statement))
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+    return await shop.database.run(work)
+
+
+async def stored(shop: Shop) -> list[tuple[object, ...]]:
+    """Return what the outbox holds."""
+    return await query(shop, "SELECT topic, event_type, group_id, deduplication_id FROM longshore_outbox ORDER BY id")
+
+
 @pytest.mark.parametrize(("router", "table"), EFFECTS)
 async def test_a_message_that_comes_twice_has_one_effect(shop: Shop, router: Router, table: str) -> None:
     assert [await deliver(router, shop) for _ in range(2)] == [Ack(), Ack()]
@@ -103,6 +119,35 @@ class TestProcessing:
         assert await deliver(processing, shop, change) == Retry(reason="the order is not there yet")
         await deliver(processing, shop)
         assert await deliver(processing, shop, change) == Ack()
+
+    async def test_what_it_means_for_the_payment_is_stored_with_it(self, shop: Shop) -> None:
+        """Once, in order, under the order's group; what has no business with the payment is not announced to it."""
+        for event_type in ("order.created", *CHANGES) * 2:
+            assert await deliver(processing, shop, event_type) == Ack()
+        assert await stored(shop) == [
+            ("order-payments.fifo", "payment.requested", "order-000001", "order-000001:payment.requested"),
+            ("order-payments.fifo", "payment.cancelled", "order-000001", "order-000001:payment.cancelled"),
+            ("order-payments.fifo", "payment.claimed", "order-000001", "order-000001:payment.claimed"),
+        ]
+
+    async def test_a_change_that_waits_for_its_order_stores_nothing(self, shop: Shop) -> None:
+        """Neither a mark nor an event: the next try is the first."""
+        await deliver(processing, shop, "order.shipped")
+        assert await stored(shop) == []
+        assert await query(shop, "SELECT count(*) FROM longshore_inbox") == [(0,)]
+
+    async def test_without_its_event_an_order_is_not_written_down(self, shop: Shop) -> None:
+        """And the other way round: one transaction."""
+        await query(shop, "DROP TABLE longshore_outbox")
+        assert isinstance(await deliver(processing, shop), Retry)
+        assert await shop.database.count("orders") == 0
+        assert await query(shop, "SELECT count(*) FROM longshore_inbox") == [(0,)]
+
+    async def test_who_lost_the_lease_writes_nothing(self, shop: Shop) -> None:
+        outcome = await run(processing, ORDER, event_type="order.created", state=shop, lease=FakeLease(is_lost=True))
+        assert isinstance(outcome, Retry)
+        assert await shop.database.count("orders") == 0
+        assert await stored(shop) == []
 
     async def test_an_event_type_that_is_yet_to_be_invented_is_unknown(self, shop: Shop) -> None:
         """Its queue's `unknown_event` says what becomes of it."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from worker.demo.day import is_placed, poison_in
+from worker.handlers.events import ORDERS_TOPIC, PAYMENT_EVENTS, PAYMENTS_TOPIC, Order, Payment
 from worker.message import Attribute
 from worker.settings import FleetSettings, QueueSettings
 from worker.source import Depth
@@ -133,7 +134,10 @@ class Books(Accounts):
         """How many payments have taken which steps, in the order in which the ledger has them."""
 
     def publish(self, topic: str, body: str, attributes: Mapping[str, Attribute]) -> None:
-        """Enter an event on the account of every queue that subscribes to its topic with a filter that takes it."""
+        """Enter an event on the account of every queue that subscribes to its topic with a filter that takes it.
+
+        And what follows from it: whoever writes an order down owes the step of its payment, by the outbox.
+        """
         kind = attributes.get("event_type")
         event_type = str(kind.value) if kind is not None else None
         self.orders_published += event_type == "order.created" and is_placed(body)
@@ -142,6 +146,10 @@ class Books(Accounts):
             account.published += count
             if count and (why := poison_in(name, event_type, body)) is not None:
                 account.poison[why] += count
+        step = PAYMENT_EVENTS.get(event_type or "") if topic == ORDERS_TOPIC else None
+        if step is not None and poison_in("order-processing", event_type, body) is None:
+            payment = Payment.of(Order.model_validate_json(body))
+            self.publish(PAYMENTS_TOPIC, payment.model_dump_json(), {"event_type": Attribute("String", step)})
 
     @property
     def are_done(self) -> bool:

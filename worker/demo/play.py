@@ -58,10 +58,11 @@ class _Play:
         fleet_file = resources.files(__package__).joinpath("fleet.yaml")
         with resources.as_file(fleet_file) as path, (folder / LOG).open("wb") as log:
             logs.configure("json", "info", log)
-            settings = load(path, environ={"LONGSHORE_STATE_DIR": str(folder / "state")})
             database = self._script.database
             if database is None:
                 database = f"sqlite:///{folder / 'orders.sqlite'}"
+            environment = {"LONGSHORE_STATE_DIR": str(folder / "state"), "LONGSHORE_OUTBOX__DATABASE": database}
+            settings = load(path, environ=environment)
             self._show.say("starting the embedded AWS, a mail server and two order services ...")
             async with Stage(settings, database, folder, mail_seconds=self._script.mail_seconds) as stage:
                 self._show.say(f"{stage.resources_made} resources made: topics, queues, dead-letter queues, policies, subscriptions")  # fmt: skip

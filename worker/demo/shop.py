@@ -12,7 +12,6 @@ from aiohttp import ClientSession
 from worker.demo.customers import Customers
 from worker.demo.day import STOCK
 from worker.demo.mail_server import MailServer
-from worker.handlers.announcer import Announcer
 from worker.handlers.database import Database
 from worker.handlers.mail import Mailer
 from worker.handlers.order_service import OrderService, place_by_event, place_inline
@@ -29,10 +28,8 @@ class Shop:
     The inline one writes to a database of its own in `folder`, so that the books of the queues stay theirs.
     """
 
-    def __init__(self, orders: Topic, payments: Topic, mail: MailServer, folder: Path) -> None:
+    def __init__(self, orders: Topic, mail: MailServer, folder: Path) -> None:
         self.publisher = Publisher(orders)
-        self._payments = Publisher(payments)
-        self.announcer = Announcer(self.publisher, self._payments)
         self.by_event: Customers
         self.inline: Customers
         self._mail = mail
@@ -47,11 +44,10 @@ class Shop:
     async def __aenter__(self) -> Self:
         enter = self._stack.enter_async_context
         await enter(self.publisher)
-        await enter(self._payments)
         database = await enter(Database(f"sqlite:///{self._folder / 'inline.sqlite'}"))
         await database.stock_up(STOCK)
         session = await enter(ClientSession())
-        by_event = await enter(OrderService(place_by_event(self.announcer)))
+        by_event = await enter(OrderService(place_by_event(self.publisher)))
         inline = await enter(
             OrderService(place_inline(database, Mailer(self._mail.url)), new_id=lambda: f"{INLINE_IDS}{uuid4().hex}")
         )

@@ -16,8 +16,8 @@ from worker.demo.mail_server import MailServer
 from worker.demo.recorded import RecordedTopic
 from worker.demo.shop import Shop
 from worker.fleet.process import Process, load_routers
-from worker.handlers.announcer import ORDERS_TOPIC, PAYMENTS_TOPIC
 from worker.handlers.database import Database
+from worker.handlers.events import ORDERS_TOPIC
 from worker.local import EmbeddedAws
 from worker.publisher.topic import SnsTopic
 from worker.settings import FleetSettings
@@ -70,11 +70,8 @@ class Stage:
         self.clients = await enter(AwsClients(self.aws.access))
         self.resources_made = len(await apply(wanted_by(self._settings), self.clients))
         await enter(self.mail)
-        orders, payments = (
-            RecordedTopic(SnsTopic(name, self.aws.access, connections=PUBLISH_CONNECTIONS), self.books.publish)
-            for name in (ORDERS_TOPIC, PAYMENTS_TOPIC)
-        )
-        self.shop = await enter(Shop(orders, payments, self.mail, self._folder))
+        topic = SnsTopic(ORDERS_TOPIC, self.aws.access, connections=PUBLISH_CONNECTIONS)
+        self.shop = await enter(Shop(RecordedTopic(topic, self.books.publish), self.mail, self._folder))
         await self.database.ledger.know_cards(
             declined=[NO_CREDIT], busy=BUSY_BANKS, busy_until=time.time() + BUSY_SECONDS
         )

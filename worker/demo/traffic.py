@@ -10,6 +10,7 @@ from worker.demo.day import Change, Day, News, Purchase
 from worker.demo.mail_server import MailServer
 from worker.demo.shop import Shop
 from worker.errors import LongshoreError
+from worker.handlers.order_service import announce
 from worker.publisher import PublishError
 
 __all__ = ["Outage", "Traffic"]
@@ -56,7 +57,7 @@ class Traffic:
                 if (order_id := await self._shop.by_event.place(purchase)) is not None:
                     self._day.placed(purchase, order_id)
             case Change(event_type, order):
-                await self._shop.announcer.announce(event_type, order)
+                await announce(self._shop.publisher, event_type, order)
             case News(event_type, payload, attributes):
                 await self._shop.publisher.publish(event_type, payload, attributes=attributes)
 

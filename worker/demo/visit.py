@@ -24,9 +24,9 @@ from worker.demo.recorded import RecordedTopic
 from worker.demo.tally import Tally
 from worker.errors import LongshoreError, UsageError
 from worker.fleet.process import aws_access
-from worker.handlers.announcer import ORDERS_TOPIC, PAYMENTS_TOPIC, Announcer
 from worker.handlers.database import Database
-from worker.handlers.events import Order, Payment
+from worker.handlers.events import ORDERS_TOPIC, Order
+from worker.handlers.order_service import announce
 from worker.message import Attribute
 from worker.publisher import Publisher
 from worker.publisher.topic import SnsTopic
@@ -44,13 +44,10 @@ PATIENCE_SECONDS = 180.0
 class Visit:
     """Lets a day happen and watches the books until they are done; `say` is told how far they are."""
 
-    def __init__(
-        self, books: Books, tally: Tally, orders: Publisher, payments: Publisher, customers: Customers
-    ) -> None:
+    def __init__(self, books: Books, tally: Tally, orders: Publisher, customers: Customers) -> None:
         self._books = books
         self._tally = tally
         self._orders = orders
-        self._announcer = Announcer(orders, payments)
         self._customers = customers
         self._day = Day()
         self._room = asyncio.Semaphore(MOST_AT_ONCE)
@@ -96,16 +93,14 @@ class Visit:
                     self._day.placed(purchase, order_id)
                     self._note(Order.model_validate({**purchase.body, "order_id": order_id}))
             case Change(event_type, order):
-                await self._announcer.announce(event_type, order)
+                await announce(self._orders, event_type, order)
             case News(event_type, payload, attributes):
                 await self._orders.publish(event_type, payload, attributes=attributes)
 
     def _note(self, order: Order) -> None:
-        """Enter what the order service has published of an order."""
+        """Enter what the order service has published."""
         created, amount = Attribute("String", "order.created"), Attribute("Number", str(order.amount))
         self._books.publish(ORDERS_TOPIC, order.model_dump_json(), {"event_type": created, "amount": amount})
-        requested = {"event_type": Attribute("String", "payment.requested")}
-        self._books.publish(PAYMENTS_TOPIC, Payment.of(order).model_dump_json(), requested)
 
 
 @asynccontextmanager
@@ -113,21 +108,17 @@ async def visiting(database_url: str, orders_url: str) -> AsyncIterator[tuple[Vi
     """Open what a visit needs, with full shelves; raise `UsageError` for an address or a fleet file that is none."""
     settings = load()
     access, books = aws_access(settings), Books(settings)
-    topics = [
-        RecordedTopic(SnsTopic(name, access, connections=MOST_AT_ONCE), books.publish)
-        for name in (ORDERS_TOPIC, PAYMENTS_TOPIC)
-    ]
+    topic = RecordedTopic(SnsTopic(ORDERS_TOPIC, access, connections=MOST_AT_ONCE), books.publish)
     async with (
         Database(database_url) as database,
         AwsClients(access) as clients,
-        Publisher(topics[0]) as orders,
-        Publisher(topics[1]) as payments,
+        Publisher(topic) as orders,
         ClientSession() as session,
     ):
         await database.stock_up(STOCK)
         await database.ledger.know_cards(declined=[NO_CREDIT])
         tally = Tally(books, settings.queues, database, clients)
-        yield Visit(books, tally, orders, payments, Customers(session, orders_url.rstrip("/"))), books
+        yield Visit(books, tally, orders, Customers(session, orders_url.rstrip("/"))), books
 
 
 async def _visit(events: int) -> int:

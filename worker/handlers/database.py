@@ -10,7 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from worker.handlers.events import Order
 from worker.handlers.ledger import Ledger
 from worker.handlers.tables import METADATA, Statements
-from worker.handlers.transactions import Transactions
+from worker.handlers.transactions import Once, Transactions, always
 
 __all__ = [
     "Database",
@@ -62,22 +62,30 @@ class Database(Transactions):
         self._statements = _STATEMENTS[self._store.dialect]
         self.ledger = Ledger(self.run, self._statements)
 
-    async def record_order(self, order: Order) -> bool:
+    async def record_order(self, order: Order, once: Once = always) -> bool:
         """Write the order down."""
         values = {**_key(order), "user_id": order.user_id, **_content(order), "amount_cents": _cents(order)}
-        return await self._write(self._statements.record_order, values)
 
-    async def record_change(self, event_type: str, order: Order) -> bool:
+        def work(connection: Connection) -> bool:
+            with once(connection) as is_first:
+                return is_first and _wrote(connection, self._statements.record_order, values)
+
+        return await self.run(work)
+
+    async def record_change(self, event_type: str, order: Order, once: Once = always) -> bool:
         """Write down what became of the order; raise `UnknownOrderError` when it is not there yet."""
         change = _key(order, event_type)
 
         def work(connection: Connection) -> bool:
-            if _wrote(connection, self._statements.record_change, change):
-                return True
-            # Whether the order is there would be the wrong question: it may have come between the two statements.
-            if connection.execute(self._statements.change, change).first() is None:
-                raise UnknownOrderError("the order is not there yet")
-            return False
+            with once(connection) as is_first:
+                if not is_first:
+                    return False
+                if _wrote(connection, self._statements.record_change, change):
+                    return True
+                # Whether the order is there would be the wrong question: it may have come between the two statements.
+                if connection.execute(self._statements.change, change).first() is None:
+                    raise UnknownOrderError("the order is not there yet")
+                return False
 
         return await self.run(work)
 

@@ -1,12 +1,18 @@
-"""What the order service publishes: five event types with one payload, and three about an order's payment with another."""
+"""The events of the fleet and their topics: five types about an order, and three about its payment.
+
+The order service publishes the first; whoever writes an order down publishes the others.
+"""
 
 from decimal import Decimal
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, Field, StringConstraints
 
-__all__ = ["CHANGES", "PAYMENT_EVENTS", "Order", "Payment"]
+__all__ = ["CHANGES", "ORDERS_TOPIC", "PAYMENTS_TOPIC", "PAYMENT_EVENTS", "Order", "Payment"]
 
+ORDERS_TOPIC: Final = "order-events"
+PAYMENTS_TOPIC: Final = "order-payments.fifo"
+"""A topic of its own, because SNS delivers to FIFO queues from FIFO topics only."""
 CHANGES = ("order.updated", "order.cancelled", "order.shipped", "order.delivered")
 """What may become of an order after `order.created`."""
 PAYMENT_EVENTS = {

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from worker.handlers.events import Payment
 from worker.handlers.tables import Statements
+from worker.handlers.transactions import Once, always
 
 __all__ = ["BankBusyError", "DeclinedError", "Ledger", "OutOfTurnError", "PaymentError"]
 
@@ -49,13 +50,16 @@ class Run(Protocol):
 
 
 class Ledger:
-    """The payments of a `Database`. Verbs return whether they wrote: false says that the step was there already."""
+    """The payments of a `Database`. Verbs return whether they wrote: false says that the step was there already.
+
+    The mark of `once` is committed with the step, or with the bank's no, and with nothing else.
+    """
 
     def __init__(self, run: Run, statements: Statements) -> None:
         self._run = run
         self._statements = statements
 
-    async def authorize(self, payment: Payment) -> bool:
+    async def authorize(self, payment: Payment, once: Once = always) -> bool:
         """Hold the money; the bank's answer stands, also when it was no.
 
         Raises `BankBusyError`, after which nothing was written, or `DeclinedError`.
@@ -63,34 +67,40 @@ class Ledger:
         now = datetime.now(UTC)
 
         def work(connection: Connection) -> bool | None:
-            found = self._find(connection, payment)
-            state = self._open(connection, payment, now) if found is None else found.state
-            return None if state == "declined" else self._enter(connection, payment, "authorized")
+            with once(connection) as is_first:  # its answer is not enough: who was declined is told so every time
+                found = self._find(connection, payment)
+                state = self._open(connection, payment, now) if found is None else found.state
+                if state == "declined":
+                    return None
+                return is_first and self._enter(connection, payment, "authorized")
 
         wrote = await self._run(work)
         if wrote is None:  # raised now that it is committed
             raise DeclinedError("the card was declined")
         return wrote
 
-    async def capture(self, payment: Payment) -> bool:
+    async def capture(self, payment: Payment, once: Once = always) -> bool:
         """Take the money that is held; raise `DeclinedError` or `OutOfTurnError` when none is, or another amount."""
-        return await self._move(payment, "captured")
+        return await self._move(payment, "captured", once)
 
-    async def refund(self, payment: Payment) -> bool:
+    async def refund(self, payment: Payment, once: Once = always) -> bool:
         """Give back what is held or was taken; raise `DeclinedError` or `OutOfTurnError` when that is nothing."""
-        return await self._move(payment, "refunded")
+        return await self._move(payment, "refunded", once)
 
-    async def _move(self, payment: Payment, step: Literal["captured", "refunded"]) -> bool:
+    async def _move(self, payment: Payment, step: Literal["captured", "refunded"], once: Once) -> bool:
         moved = {"paid": payment.order_id, "cents": _cents(payment)}
 
         def work(connection: Connection) -> bool:
-            # Moved first: who moves it at the same time is waited for here, and entries are in the order of moves.
-            if connection.execute(self._statements.move_payment[step], moved).rowcount == 1:
-                return self._enter(connection, payment, step)
-            entered = {**_key(payment), "step": step}
-            if connection.execute(self._statements.payment_step, entered).first() is not None:
-                return False
-            raise _why_not(self._find(connection, payment), _cents(payment), step)
+            with once(connection) as is_first:
+                if not is_first:
+                    return False
+                # Moved first: who moves it at the same time is waited for here, and entries are in the order of moves.
+                if connection.execute(self._statements.move_payment[step], moved).rowcount == 1:
+                    return self._enter(connection, payment, step)
+                entered = {**_key(payment), "step": step}
+                if connection.execute(self._statements.payment_step, entered).first() is not None:
+                    return False
+                raise _why_not(self._find(connection, payment), _cents(payment), step)
 
         return await self._run(work)
 

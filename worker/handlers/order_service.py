@@ -1,8 +1,8 @@
 """The order service: takes orders over HTTP and places them, by announcing them or by doing everything in the request.
 
 `python -m worker.handlers.order_service` runs it until SIGTERM or Ctrl-C. Its environment: `ORDERS_MODE` (`event` or
-`inline`), `ORDERS_TOPIC`, `ORDERS_PAYMENTS_TOPIC`, `ORDERS_HOST`, `ORDERS_PORT`; inline also what the consumers read:
-`ORDERS_DATABASE` and `ORDERS_SMTP`. The inline mode is how such a service begins: it works until the first of its six
+`inline`), `ORDERS_TOPIC`, `ORDERS_HOST`, `ORDERS_PORT`; inline also what the consumers read: `ORDERS_DATABASE` and
+`ORDERS_SMTP`. The inline mode is how such a service begins: it works until the first of its six
 duties does not.
 """
 
@@ -13,6 +13,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,14 +22,13 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from worker import LongshoreError, PermanentError, Publisher, UsageError
-from worker.handlers.announcer import ORDERS_TOPIC, PAYMENTS_TOPIC, Announcer
 from worker.handlers.database import Database, ReservationError, SoldOutError, UnknownProductError
-from worker.handlers.events import Order, Payment
+from worker.handlers.events import ORDERS_TOPIC, Order, Payment
 from worker.handlers.ledger import DeclinedError, PaymentError
 from worker.handlers.mail import Mailer
 from worker.handlers.orders import shop
 
-__all__ = ["OrderService", "Place", "main", "place_by_event", "place_inline"]
+__all__ = ["OrderService", "Place", "announce", "main", "place_by_event", "place_inline"]
 
 Place = Callable[[Order], Awaitable[None]]
 """Places an order, or raises `LongshoreError`, `PaymentError` or `ReservationError`: the order is then not placed, or not wholly."""
@@ -38,13 +38,14 @@ _SHUTDOWN_SECONDS: Final = 5.0
 _MAX_PORT: Final = 65_535
 
 
-def place_by_event(announcer: Announcer) -> Place:
+async def announce(orders: Publisher, event_type: str, order: Order) -> None:
+    """Publish what happened to an order; its amount is an attribute, too, for filters. Raises `PublishError`."""
+    await orders.publish(event_type, order, attributes={"amount": order.amount})
+
+
+def place_by_event(orders: Publisher) -> Place:
     """Return how an order is placed by announcing it: whoever is concerned hears of it."""
-
-    async def place(order: Order) -> None:
-        await announcer.announce("order.created", order)
-
-    return place
+    return partial(announce, orders, "order.created")
 
 
 def place_inline(database: Database, mailer: Mailer) -> Place:
@@ -162,14 +163,11 @@ async def _way_to_place(environ: Mapping[str, str]) -> AsyncIterator[Place]:
     """Open what the mode needs."""
     match environ.get("ORDERS_MODE", "event"):
         case "event":
-            async with (
-                Publisher(environ.get("ORDERS_TOPIC", ORDERS_TOPIC)) as orders,
-                Publisher(environ.get("ORDERS_PAYMENTS_TOPIC", PAYMENTS_TOPIC)) as payments,
-            ):
-                yield place_by_event(Announcer(orders, payments))
+            async with Publisher(environ.get("ORDERS_TOPIC", ORDERS_TOPIC)) as orders:
+                yield place_by_event(orders)
         case "inline":
-            async with shop() as (database, mailer):
-                yield place_inline(database, mailer)
+            async with shop() as opened:
+                yield place_inline(opened.database, opened.mailer)
         case mode:
             raise UsageError(f"ORDERS_MODE is {mode!r}, but must be event or inline")
 

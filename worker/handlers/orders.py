@@ -1,6 +1,8 @@
 """An order service's six consumers: one router per queue. The order service publishes an event; each reacts to it.
 
-SQS delivers at least once, so every effect has a unique key in the database, and a second delivery does no harm.
+SQS delivers at least once, so every effect has a unique key in the database, and a second delivery does no harm. What must
+not only happen once, but bring something else about, uses inbox and outbox: an order and the request of its payment, and
+the steps of that.
 """
 
 import os
@@ -8,11 +10,14 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple
 
-from worker import Batch, Message, PermanentError, Router, TransientError
+from sqlalchemy import Connection
+
+from worker import Batch, Message, PermanentError, Router, TransientError, outbox
 from worker.handlers.database import Database, ReservationError, StocktakeError, UnknownOrderError
-from worker.handlers.events import Order, Payment
+from worker.handlers.events import PAYMENT_EVENTS, PAYMENTS_TOPIC, Order, Payment
 from worker.handlers.ledger import BankBusyError, PaymentError
 from worker.handlers.mail import Mailer
+from worker.handlers.transactions import Once
 
 __all__ = ["Shop", "analytics", "email", "fraud", "inventory", "payments", "processing"]
 
@@ -22,14 +27,16 @@ class Shop(NamedTuple):
 
     database: Database
     mailer: Mailer
+    payments_topic: str = PAYMENTS_TOPIC
+    """Where the steps of payments are published."""
 
 
 @asynccontextmanager
 async def shop() -> AsyncIterator[Shop]:
-    """Open the database that `ORDERS_DATABASE` names, and know the mail server at `ORDERS_SMTP`."""
+    """Open the database that `ORDERS_DATABASE` names, and know the mail server at `ORDERS_SMTP` and `ORDERS_PAYMENTS_TOPIC`."""
     mailer = Mailer(os.environ.get("ORDERS_SMTP", "smtp://127.0.0.1:1025"))
     async with Database(os.environ.get("ORDERS_DATABASE", "sqlite:///orders.sqlite")) as database:
-        yield Shop(database, mailer)
+        yield Shop(database, mailer, os.environ.get("ORDERS_PAYMENTS_TOPIC", PAYMENTS_TOPIC))
 
 
 processing = Router(lifespan=shop)
@@ -42,9 +49,9 @@ payments = Router(lifespan=shop)
 
 @processing.on("order.created")
 async def record_order(message: Message[Order]) -> None:
-    """Write the order down."""
+    """Write the order down, and with it, in the same transaction, that its payment is to be requested."""
     state: Shop = message.state
-    await state.database.record_order(message.event)
+    await state.database.record_order(message.event, _once_and_for_its_payment(message))
 
 
 @processing.on("order.updated")
@@ -52,12 +59,37 @@ async def record_order(message: Message[Order]) -> None:
 @processing.on("order.shipped")
 @processing.on("order.delivered")
 async def record_change(message: Message[Order]) -> None:
-    """Write down what became of the order; a change that overtakes its order waits for it."""
+    """Write down what became of the order, and what that means for its payment; a change that overtakes its order waits for it."""
     state: Shop = message.state
     try:
-        await state.database.record_change(str(message.event_type), message.event)
+        await state.database.record_change(str(message.event_type), message.event, _once_and_for_its_payment(message))
     except UnknownOrderError as gap:
         raise TransientError(str(gap), is_downstream=False) from None
+
+
+def _once_and_for_its_payment(message: Message[Order]) -> Once:
+    """Return the mark of the message; what happened to the order's payment goes into the outbox behind the order's row.
+
+    Mark, row and event are one transaction: an order that is there is one whose payment is requested.
+    """
+    state: Shop = message.state
+    step, order = PAYMENT_EVENTS.get(str(message.event_type)), message.event
+
+    @contextmanager
+    def once(connection: Connection) -> Iterator[bool]:
+        with message.once(connection, key=order.order_id) as is_first:
+            yield is_first
+            if is_first and step is not None:
+                outbox.publish_sync(
+                    connection,
+                    step,
+                    Payment.of(order),
+                    topic=state.payments_topic,
+                    group_id=order.order_id,  # the steps of one order stay in order; other orders need not wait for them
+                    key=f"{order.order_id}:{step}",
+                )
+
+    return once
 
 
 @inventory.on("order.created")
@@ -106,7 +138,7 @@ async def authorize(message: Message[Payment]) -> None:
     """Hold the money; while the bank is busy, the later steps of the order wait behind this one."""
     state: Shop = message.state
     with _refusing():
-        await state.database.ledger.authorize(message.event)
+        await state.database.ledger.authorize(message.event, _once(message))
 
 
 @payments.on("payment.claimed")
@@ -114,7 +146,7 @@ async def capture(message: Message[Payment]) -> None:
     """Take the money that is held."""
     state: Shop = message.state
     with _refusing():
-        await state.database.ledger.capture(message.event)
+        await state.database.ledger.capture(message.event, _once(message))
 
 
 @payments.on("payment.cancelled")
@@ -122,7 +154,12 @@ async def refund(message: Message[Payment]) -> None:
     """Give back what is held or was taken."""
     state: Shop = message.state
     with _refusing():
-        await state.database.ledger.refund(message.event)
+        await state.database.ledger.refund(message.event, _once(message))
+
+
+def _once(message: Message[Payment]) -> Once:
+    """Return the mark of the message."""
+    return lambda connection: message.once(connection, key=message.event.order_id)
 
 
 @contextmanager

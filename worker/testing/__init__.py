@@ -1,5 +1,6 @@
 """What tests of handlers and fleets need: one event, a whole fleet, a queue and a topic in memory, faults on demand, virtual time."""
 
+from worker.sql.migration import migrate
 from worker.testing import virtual_time
 from worker.testing.faults import Faults, Operation, Rule
 from worker.testing.fleet import Fleet
@@ -8,7 +9,6 @@ from worker.testing.memory_objects import MemoryObjects
 from worker.testing.memory_topic import MemoryTopic
 from worker.testing.permits import MemoryPermits
 from worker.testing.run import FakeLease, run, run_batch
-from worker.testing.tables import migrate
 
 __all__ = [
     "DeadLettered",

@@ -23,8 +23,6 @@ from worker.local import EmbeddedAws
 from worker.publisher import Publisher
 from worker.publisher.topic import SnsTopic
 from worker.settings import FleetSettings, load
-from worker.sql.database import open_database
-from worker.sql.tables import migrate
 from worker.telemetry.metrics import QueueMetrics
 from worker.topology import apply, wanted_by
 
@@ -98,8 +96,6 @@ async def set_up(
             AwsClients(aws.access) as clients,
             SmsServer(allowance=ALLOWANCE, latency_seconds=latency_seconds) as sms,
         ):
-            async with open_database(database) as opened:
-                await migrate(opened)
             environment = {**_settings(store, folder), **variables}
             settings = load(fleet, environ=environment)
             await apply(wanted_by(settings), clients)
