@@ -1,6 +1,7 @@
 """The six queues of `config/fleet.yaml` in a worker process: whatever is published, the books are the same in the end."""
 
 import asyncio
+import random
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +33,7 @@ FLEET = Path(__file__).parents[2] / "config" / "fleet.yaml"
 ORDERS = 20
 SHIPPED, CANCELLED = (0, 2, 4), (1, 3, 5)
 STOCK = 1_000
+KILLS = 4
 BOOKS = {
     "orders": ORDERS + 3,  # an unknown product, a mail that is refused and a card that is declined are orders still
     "order_changes": 16,
@@ -119,8 +121,18 @@ class Fleet:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Worker]:
         """Run `longshore run`; at the end it drains, and its exit status is 0."""
-        log = self.path.with_name("worker.log")
-        with log.open("wb") as output:
+        worker = await self.start()
+        try:
+            yield worker
+            assert await worker.terminate() == 0, worker.output
+        finally:
+            if worker.process.returncode is None:
+                await worker.kill()
+
+    async def start(self, log: str = "worker.log") -> Worker:
+        """Start `longshore run`, whose output goes to a file of the name."""
+        path = self.path.with_name(log)
+        with path.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 *(*COMMAND, "run", "--config", str(self.path)),
                 cwd=self.path.parent,
@@ -128,13 +140,7 @@ class Fleet:
                 stdout=output,
                 stderr=output,
             )
-        worker = Worker(process, log)
-        try:
-            yield worker
-            assert await worker.terminate() == 0, worker.output
-        finally:
-            if process.returncode is None:
-                await worker.kill()
+        return Worker(process, path)
 
 
 @pytest.fixture
@@ -224,3 +230,34 @@ async def test_each_effect_of_each_event_is_there_once(
     assert "the bank is busy" in worker.output
     assert "shop.example" not in worker.output  # no payload is logged
     assert "p%40ss" not in worker.output  # nor a password
+
+
+async def test_an_order_that_is_written_down_is_paid_once_whoever_dies(
+    fleet: Fleet, orders_url: str, aws: EmbeddedAws | LocalStack
+) -> None:
+    """Workers are killed while they write orders down, while a relay sends their steps, and while the ledger takes them."""
+    chance = random.Random(7)
+    many = [an_order(number, amount=Decimal(1)) for number in range(120)]
+    fleet.environment["LONGSHORE_DEFAULTS__VISIBILITY_TIMEOUT_SECONDS"] = (
+        "5"  # what the dead had in hand comes back soon
+    )
+    async with Database(orders_url) as database:
+
+        async def are_paid() -> bool:
+            return await database.ledger.histories() == {("authorized", "captured"): len(many)}
+
+        await database.stock_up({"tea": STOCK, "coffee": STOCK})
+        async with Publisher(fleet.names[ORDERS_TOPIC], aws=aws.access) as orders:
+            await orders.publish_many(an_event("order.created", order) for order in many)
+            await orders.publish_many(an_event("order.shipped", order) for order in many)
+        for number in range(KILLS):
+            worker = await fleet.start(f"killed-{number}.log")
+            await Shop.until(lambda worker=worker: '"started"' in worker.output)
+            await asyncio.sleep(chance.uniform(0.2, 1.2))
+            await worker.kill()
+        assert not await are_paid()  # else nobody died in the middle of it
+        async with fleet.running():
+            with suppress(TimeoutError):  # what is missing is told below
+                await Shop.until(are_paid, seconds=90)
+        assert await database.ledger.histories() == {("authorized", "captured"): len(many)}
+        assert await database.count("orders") == len(many)
