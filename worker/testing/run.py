@@ -164,7 +164,12 @@ async def _outcome(
         async with asyncio.timeout(route.timeout_seconds):
             return await call(message)
     except TransientError as error:
-        return Retry(after=error.retry_after, reason=error.reason or type(error).__name__, error=error)
+        return Retry(
+            after=error.retry_after,
+            reason=error.reason or type(error).__name__,
+            error=error,
+            is_downstream=getattr(error, "is_downstream", True) is not False,  # as the breaker asks
+        )
     except PermanentError as error:
         return DeadLetter(error.reason or type(error).__name__, error=error)
     finally:
