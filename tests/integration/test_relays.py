@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from worker.errors import EntryError, Fault
 from worker.fleet import relays
 from worker.fleet.relays import Relays, open_relays
 from worker.outbox import serving
+from worker.outbox.store import OtherRelayError, sole_relay
 from worker.publisher.topic import Publication
 from worker.settings import FleetSettings
 from worker.sql.database import UnreachableError, open_database
@@ -126,32 +127,64 @@ async def test_what_does_not_make_it_stays_for_the_next(orders_url: str) -> None
         await until(lambda: sent(topic) == [1])
 
 
+class Held(MemoryTopic):
+    """A topic whose SNS answers when it is let."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.is_called, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def publish(self, publications: Sequence[Publication]) -> list[str | EntryError]:
+        self.is_called.set()
+        await self.may_answer.wait()
+        return await super().publish(publications)
+
+
 async def test_a_second_signal_sends_nothing_more(orders_url: str) -> None:
+    """What is on the wire is noted still; what waits behind it stays for the next."""
     await prepare(orders_url)
-    await store(orders_url, 1)
-    async with running(orders_url, Mute(TOPIC)) as opened:
+    await store(orders_url, 1, 2, 3)
+    topic = Held(TOPIC)
+    async with running(orders_url, topic) as opened:
+        await topic.is_called.wait()
         draining = asyncio.create_task(opened.drain(asyncio.get_running_loop().time() + 3600))
-        opened.hasten()
         await asyncio.sleep(0)
-        assert await unsent(orders_url) == 1
-        draining.cancel()
-        await asyncio.gather(draining, return_exceptions=True)
+        opened.hasten()
+        topic.may_answer.set()
+        await draining
+        assert sent(topic) == [1]
+    assert await unsent(orders_url) == 2
 
 
-async def test_on_sqlite_a_second_process_stands_by_and_takes_over(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'orders.sqlite'}"
+async def test_on_sqlite_a_second_one_stands_by_and_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, refused, really = f"sqlite:///{tmp_path / 'orders.sqlite'}", list[str](), sole_relay
+
+    @asynccontextmanager
+    async def noted(url: str, topic: str) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(really(url, topic))
+            except OtherRelayError as error:
+                refused.append(str(error))
+                raise
+            yield
+
+    monkeypatch.setattr(serving, "sole_relay", noted)
     await prepare(url)
     first, second = MemoryTopic(TOPIC), MemoryTopic(TOPIC)
-    async with running(url, second) as standing_by:
-        async with running(url, first):
-            await store(url, 1)
-            await until(lambda: bool(first.published or second.published))
-        leader = second if second.published else first
-        assert standing_by.problems() == []
-        await store(url, 2)
-        await until(lambda: 2 in sent(second))
-    assert sorted([*sent(first), *sent(second)]) == [1, 2]
-    assert leader.published
+    async with AsyncExitStack() as leading:
+        await leading.enter_async_context(running(url, first))
+        await store(url, 1)
+        await until(lambda: sent(first) == [1])
+        async with running(url, second) as standing_by:
+            await until(lambda: len(refused) > 1)
+            await store(url, 2)
+            await until(lambda: sent(first) == [1, 2])
+            assert standing_by.problems() == []
+            await leading.aclose()
+            await store(url, 3)
+            await until(lambda: sent(second) == [3])
+    assert sent(first) == [1, 2]
 
 
 async def test_missing_tables_are_told_at_once(orders_url: str) -> None:

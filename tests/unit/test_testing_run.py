@@ -224,3 +224,16 @@ async def test_a_test_says_what_the_message_is() -> None:
 async def test_a_router_that_cannot_work_is_told() -> None:
     with pytest.raises(ConfigError, match="the router has no handlers"):
         await run(Router(), "")
+
+
+@pytest.mark.parametrize("is_downstream", [True, False])
+async def test_whether_a_failure_lies_downstream_is_kept(*, is_downstream: bool) -> None:
+    router = Router()
+
+    @router.on("*")
+    async def handle(_: Message[str]) -> None:
+        raise TransientError("busy", is_downstream=is_downstream)
+
+    outcome = await run(router, "{}")
+    assert isinstance(outcome, Retry)
+    assert outcome.is_downstream is is_downstream

@@ -107,13 +107,49 @@ def test_a_key_is_usable_through_the_service_alone() -> None:
     """A reader decrypts; a writer gets data keys and decrypts, too."""
     settings = fleet(orders={"kms_key": "1234", "dead_letter": "none"}, mail={"kms_key": f"{KEY}/5678"})
     found = statements(Role.CONSUMER, settings)
-    assert found["Decrypt"]["Resource"] == [f"{KEY}/1234", f"{KEY}/5678"]
-    assert found["Encrypt"]["Resource"] == [f"{KEY}/5678"]  # behind mail lies a dead-letter queue with its key
-    assert found["Encrypt"]["Action"] == ["kms:GenerateDataKey"]
-    assert found["Encrypt"]["Condition"] == {"StringEquals": {"kms:ViaService": "sqs.eu-west-1.amazonaws.com"}}
-    assert "Decrypt" not in statements(Role.SCALER, settings)
+    assert found["DecryptSqs"]["Resource"] == [f"{KEY}/1234", f"{KEY}/5678"]
+    assert found["EncryptSqs"]["Resource"] == [f"{KEY}/5678"]  # behind mail lies a dead-letter queue with its key
+    assert found["EncryptSqs"]["Action"] == ["kms:GenerateDataKey"]
+    assert found["EncryptSqs"]["Condition"] == {"StringEquals": {"kms:ViaService": "sqs.eu-west-1.amazonaws.com"}}
+    assert not [name for name in statements(Role.SCALER, settings) if "crypt" in name]
     china = policy(Role.CONSUMER, settings, place_in("cn-north-1", "123456789012"))
     assert "sqs.cn-north-1.amazonaws.com.cn" in json.dumps(china)
+
+
+OUTBOX = {"database": "sqlite:///orders.sqlite", "topics": ["events", "arn:aws:sns:eu-west-1:999999999999:theirs"]}
+
+
+def test_a_consumer_publishes_to_the_topics_of_its_outbox_alone() -> None:
+    """The relay runs in its process: the fleet's own topics and those of others, each where it lies."""
+    described = {
+        "topics": {"events": {}, "unsent": {"kms_key": "9"}, OUTBOX["topics"][1]: {"external": True}},
+        "queues": {"orders": {"handlers": "a:router"}},
+    }
+    assert "sns:" not in json.dumps(policy(Role.CONSUMER, FleetSettings.model_validate(described), PLACE))
+    found = statements(Role.CONSUMER, FleetSettings.model_validate({**described, "outbox": OUTBOX}), queues=["orders"])
+    assert found["SendOutbox"]["Action"] == ["sns:Publish"]
+    assert found["SendOutbox"]["Resource"] == ["arn:aws:sns:eu-west-1:123456789012:events", OUTBOX["topics"][1]]
+    assert not [name for name in found if "crypt" in name]
+
+
+def test_a_consumer_uses_the_keys_of_its_outbox_through_sns_and_those_of_its_queues_through_sqs() -> None:
+    settings = FleetSettings.model_validate(
+        {
+            "topics": {"events": {"kms_key": "5678"}},
+            "queues": {"orders": {"handlers": "a:router", "kms_key": "1234"}},
+            "outbox": {"database": "sqlite:///orders.sqlite", "topics": ["events"]},
+        }
+    )
+    found = policy(Role.CONSUMER, settings, PLACE)["Statement"]
+    assert len({each["Sid"] for each in found}) == len(found)  # IAM refuses a policy that has one twice
+    keys = {each["Sid"]: (each["Action"], each["Resource"], each["Condition"]) for each in found if "Condition" in each}
+    through = {name: {"StringEquals": {"kms:ViaService": f"{name}.eu-west-1.amazonaws.com"}} for name in ("sqs", "sns")}
+    assert keys == {
+        "DecryptSqs": (["kms:Decrypt"], [f"{KEY}/1234"], through["sqs"]),
+        "EncryptSqs": (["kms:GenerateDataKey"], [f"{KEY}/1234"], through["sqs"]),
+        "DecryptSns": (["kms:Decrypt"], [f"{KEY}/5678"], through["sns"]),
+        "EncryptSns": (["kms:GenerateDataKey"], [f"{KEY}/5678"], through["sns"]),
+    }
 
 
 def test_the_key_behind_an_alias_must_be_told() -> None:
@@ -121,7 +157,7 @@ def test_the_key_behind_an_alias_must_be_told() -> None:
     with pytest.raises(UsageError, match=r"^kms_key is alias/orders, but IAM knows .* with --key alias/orders=KEY_ID$"):
         policy(Role.CONSUMER, settings, PLACE)
     found = statements(Role.CONSUMER, settings, keys={"alias/orders": "1234"})
-    assert found["Encrypt"]["Resource"] == [f"{KEY}/1234"]
+    assert found["EncryptSqs"]["Resource"] == [f"{KEY}/1234"]
     whole = fleet(orders={"kms_key": "arn:aws:kms:eu-west-1:123456789012:alias/orders"})
     assert statements(Role.CONSUMER, whole, keys={"alias/orders": "1234"}) == found
 

@@ -58,8 +58,11 @@ class RedisStore:
             self._client: Any = redis.Redis.from_url(
                 url, decode_responses=True, socket_timeout=CALL_SECONDS, socket_connect_timeout=CALL_SECONDS
             )
-        except ValueError as error:
-            raise ConfigError(f"idempotency.store is {self._place}, which redis-py cannot use: {error}") from None
+        except ValueError:  # its text quotes what it could not read, which may be a part of the password
+            raise ConfigError(
+                "idempotency.store is no URL of Redis, and is not quoted as it may hold a password: "
+                "write redis://HOST:PORT/NUMBER, and %40, %2F or %3A for @, / or : in a password"
+            ) from None
 
     async def open(self) -> None:
         """Reach the server, and refuse what another version of Longshore has written."""

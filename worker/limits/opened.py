@@ -84,5 +84,8 @@ def _redis(url: str, service: str, name: str) -> PermitStore:
         ) from None
     try:
         return RedisPermits(url, service, name)
-    except ValueError as error:
-        raise UsageError(f"limits.{name}.store is no URL of Redis: {error}") from None
+    except ValueError:  # its text quotes what it could not read, which may be a part of the password
+        raise UsageError(
+            f"limits.{name}.store is no URL of Redis, and is not quoted as it may hold a password: "
+            f"write redis://HOST:PORT/NUMBER, and %40, %2F or %3A for @, / or : in a password"
+        ) from None

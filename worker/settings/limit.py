@@ -1,11 +1,10 @@
 """Settings of one limit: how many calls, or how many a second, something downstream takes."""
 
-import re
 from typing import Literal, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
-from worker.settings.base import Settings, found, note, refusal
+from worker.settings.base import Settings, found, masked, note, refusal
 
 __all__ = ["LimitSettings"]
 
@@ -36,13 +35,13 @@ class LimitSettings(Settings):
     @classmethod
     def _is_redis(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(STORES):
-            raise refusal(f"is {found(url)}, but must be a URL of Redis such as redis://localhost:6379/0")
+            raise refusal(f"is {found(masked(url))}, but must be a URL of Redis such as redis://localhost:6379/0")
         return url
 
     @field_serializer("store")
     def _without_password(self, url: str | None) -> str | None:
         """What is shown of the settings has no password in it."""
-        return None if url is None else re.sub(r"//[^/@]*@", "//***@", url)
+        return None if url is None else masked(url)
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:

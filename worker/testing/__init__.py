@@ -1,5 +1,6 @@
 """What tests of handlers and fleets need: one event, a whole fleet, a queue and a topic in memory, faults on demand, virtual time."""
 
+from worker.idempotency import MemoryStore
 from worker.sql.migration import migrate
 from worker.testing import virtual_time
 from worker.testing.faults import Faults, Operation, Rule
@@ -18,6 +19,7 @@ __all__ = [
     "MemoryObjects",
     "MemoryPermits",
     "MemorySource",
+    "MemoryStore",
     "MemoryTopic",
     "Operation",
     "Rule",

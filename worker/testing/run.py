@@ -1,8 +1,9 @@
 """`run` and `run_batch`: events through one router, without a queue, to the outcomes that production would settle."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import nullcontext
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, TypedDict, Unpack
@@ -10,9 +11,11 @@ from typing import Any, Final, TypedDict, Unpack
 import pydantic_core
 
 from worker.aws.envelope import Decoded, decode
+from worker.engine.once import OTHER_PAYLOAD
 from worker.errors import ConfigError, InvalidPayloadError, PermanentError, TransientError
+from worker.idempotency import Done, Mark, Other, Running, Store, fingerprint_of
 from worker.message import Attribute, Lease, Message, Received
-from worker.outcome import DeadLetter, Outcome, Retry
+from worker.outcome import Ack, DeadLetter, Outcome, Retry
 from worker.router import Route, Router
 from worker.router.threads import RUN_IN_PLACE
 from worker.testing import virtual_time
@@ -20,6 +23,8 @@ from worker.testing import virtual_time
 __all__ = ["FakeLease", "MessageFields", "run", "run_batch"]
 
 _UNSET: Final = object()
+_MARK_SECONDS: Final = 40.0
+"""As long as a visibility timeout of 30 s makes it; a handler that is to outlast it belongs into a `Fleet`."""
 
 
 @dataclass
@@ -58,6 +63,7 @@ async def run(
     *,
     event_type: str | None = None,
     attributes: Mapping[str, str | bytes] | None = None,
+    store: Store | None = None,
     **fields: Unpack[MessageFields],
 ) -> Outcome:
     """Run the router's handler, with its middleware, for one event and return the outcome.
@@ -67,12 +73,19 @@ async def run(
     `event_type` the type is the attribute's, else that of the one handler annotated with the event's class, else the
     body's. `TransientError` becomes `Retry` and `PermanentError` becomes `DeadLetter`; every other exception, the
     handler's own timeout too, is raised, so that a test shows its traceback where production would retry.
+    An event without the `idempotency_key` that its handler names is `DeadLetter`; with a `store`, such as a `MemoryStore`,
+    its work is done once for all runs that share it, and one whose work still runs is `Retry`, where a queue would wait.
     Raises `ConfigError` when no handler takes the event or when several could.
     """
     route, decoded = _routed(router, event, event_type, dict(attributes or {}))
     state = fields.pop("state", _UNSET)
     async with router.lifespan_context() if state is _UNSET else nullcontext(state) as entered:
-        return await _outcome(route, _prepared(route, event, decoded, {**fields, "state": entered}), route.call)
+        message = _prepared(route, event, decoded, {**fields, "state": entered})
+        if store is None or route.idempotency_key is None or isinstance(message, DeadLetter):
+            return await _outcome(route, message, route.call)
+        key = f"{message.queue}:{route.idempotency_key.read(message.event)}"
+        mark = Mark(key, fingerprint_of(decoded.payload), secrets.token_hex(8), _MARK_SECONDS)
+        return await _once(store, mark, _outcome(route, message, route.call))
 
 
 async def run_batch(
@@ -149,9 +162,34 @@ class _Batch:
 
 def _prepared(route: Route, event: object, decoded: Decoded, fields: dict[str, Any]) -> Message[Any] | DeadLetter:
     try:
-        return _message(route, event, decoded, fields)
+        message = _message(route, event, decoded, fields)
     except InvalidPayloadError as error:
         return DeadLetter(error.reason)
+    try:
+        if route.idempotency_key is not None:
+            route.idempotency_key.read(message.event)
+    except PermanentError as error:
+        return DeadLetter(error.reason, error=error)
+    return message
+
+
+async def _once(store: Store, mark: Mark, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Do the work if its mark says so; what the engine does with marks, for one message."""
+    with closing(work):  # it may not be begun
+        (answer,) = await store.begin([mark])
+        match answer:
+            case Done():
+                return Ack("done before")
+            case Other():
+                return DeadLetter(OTHER_PAYLOAD)
+            case Running(seconds=seconds):
+                return Retry(after=seconds, reason="work with this idempotency key runs", is_downstream=False)
+        outcome: Outcome | None = None
+        try:
+            outcome = await work
+        finally:
+            await (store.finish if isinstance(outcome, Ack) else store.release)([mark])
+        return outcome
 
 
 async def _outcome(
@@ -164,7 +202,12 @@ async def _outcome(
         async with asyncio.timeout(route.timeout_seconds):
             return await call(message)
     except TransientError as error:
-        return Retry(after=error.retry_after, reason=error.reason or type(error).__name__, error=error)
+        return Retry(
+            after=error.retry_after,
+            reason=error.reason or type(error).__name__,
+            error=error,
+            is_downstream=getattr(error, "is_downstream", True) is not False,  # as the breaker asks
+        )
     except PermanentError as error:
         return DeadLetter(error.reason or type(error).__name__, error=error)
     finally:

@@ -21,12 +21,15 @@ class Keys:
         self._known = known
 
     def grants(self, service: str, *, reads: Iterable[str] = (), writes: Iterable[str] = ()) -> Iterator[Grant]:
-        """Yield what reading and writing through a service needs; raise `UsageError` for an alias that is not told."""
+        """Yield what reading and writing through a service needs; raise `UsageError` for an alias that is not told.
+
+        A statement is called after its service: one role may use keys through several.
+        """
         suffix = _SUFFIXES.get(self._place.partition, "amazonaws.com")
         through = {"StringEquals": {"kms:ViaService": f"{service}.{self._place.region}.{suffix}"}}
         written = set(self._arns(writes))
-        yield Grant("Decrypt", ("kms:Decrypt",), [*self._arns(reads), *written], through)
-        yield Grant("Encrypt", ("kms:GenerateDataKey",), list(written), through)
+        yield Grant(f"Decrypt{service.title()}", ("kms:Decrypt",), [*self._arns(reads), *written], through)
+        yield Grant(f"Encrypt{service.title()}", ("kms:GenerateDataKey",), list(written), through)
 
     def _arns(self, keys: Iterable[str]) -> Iterator[str]:
         for key in keys:

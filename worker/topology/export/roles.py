@@ -79,6 +79,9 @@ def _consumer(fleet: FleetSettings, reach: Reach, keys: Keys) -> Iterator[Grant]
     )
     yield Grant("MarkWork", marked, [reach.table(name) for name in marks_tables(fleet)])
     yield from keys.grants("sqs", reads=reach.keys(reach.queues), writes=reach.keys(reach.nets))
+    sent = [fleet.topics[name] for name in fleet.outbox.names()]
+    yield Grant("SendOutbox", ("sns:Publish",), [reach.topic(topic.address) for topic in sent])
+    yield from keys.grants("sns", writes=[topic.kms_key for topic in sent if topic.kms_key])
 
 
 def _publisher(fleet: FleetSettings, reach: Reach, keys: Keys) -> Iterator[Grant]:
