@@ -68,8 +68,8 @@ export: $(STAMP)  ## Lint the exported templates with cfn-lint and parse the Ter
 chaos: $(STAMP)  ## Kill, starve and blind the worker, at full dose
 	@LONGSHORE_DOSE=full $(PYTEST) tests/chaos
 
-proof: $(STAMP)  ## Prove that effects happen once: 20,000 events, workers killed, on each store (apt-get install postgresql redis-server)
-	@LONGSHORE_DOSE=full $(PYTEST) -q --no-header -m "postgres or redis or not strict" tests/chaos/test_once.py
+proof: $(STAMP)  ## Prove that effects happen once and limits hold: 20,000 events, workers killed, on each store (apt-get install postgresql redis-server)
+	@LONGSHORE_DOSE=full $(PYTEST) -q --no-header -m "postgres or redis or not strict" tests/chaos/test_once.py tests/chaos/test_fleet_limits.py
 
 image:  ## Build the image, longshore:latest and longshore:VERSION (PYTHON_IMAGE names another base)
 	@command -v docker >/dev/null || { echo "there is no docker command here; install Docker, or run the fleet without it: make run"; exit 1; }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.command import longshore, mistake
+from support.postgres import Postgres
 from support.redis import Redis
 from support.shop import Shop
 
@@ -76,4 +77,54 @@ async def test_a_store_that_dies_and_comes_back_loses_nothing(shop: Shop) -> Non
         await shop.until(shop.is_drained)
         assert set(shop.handled) == set(range(20))
         assert (await shop.dead_letters.depth()).visible == 0
+        assert await worker.terminate() == 0
+
+
+@pytest.mark.postgres
+async def test_a_table_that_somebody_drops_is_made_again(shop: Shop, postgres: Postgres) -> None:
+    """Messages wait for it and are done, and the worker is ready again without a restart (I1, P1)."""
+    url = await postgres.make_database()
+    shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = url
+    shop.configure(router="once", wait_time_seconds=1, visibility_timeout_seconds=6, breaker={"pause_seconds": 1})
+    worker = await shop.start()
+    await shop.send(1)
+    await shop.until(shop.is_drained)
+    connection = await postgres.connect(url.rpartition("/")[2])
+    await connection.execute("DROP TABLE longshore_idempotency")
+    await connection.close()
+    await shop.send_bodies([f'{{"n": {n}}}' for n in range(1, 6)])
+
+    async def is_ready() -> bool:
+        return (await worker.readiness())[0] == 200
+
+    await shop.until(lambda: len(shop.handled) == 6)
+    await shop.until(is_ready)
+    assert shop.handled == dict.fromkeys(range(6), 1)
+    assert (await shop.dead_letters.depth()).visible == 0
+    assert await worker.terminate() == 0
+    assert "Traceback" not in worker.output
+
+
+@pytest.mark.redis
+async def test_a_worker_with_nothing_to_do_sees_that_its_store_is_back(shop: Shop) -> None:
+    """It was told so by a message that has gone; no other one has to come before it is ready again (I1)."""
+    with Redis() as redis:
+        shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = redis.make_database()
+        shop.configure(router="once", wait_time_seconds=1, visibility_timeout_seconds=3)
+        worker = await shop.start()
+        await shop.send(1, seconds=2)
+        await shop.until(lambda: shop.started == {0: 1})
+        redis.stop()
+
+        async def is_not_ready() -> bool:
+            return (await worker.readiness())[0] == 503
+
+        async def is_ready() -> bool:
+            return (await worker.readiness())[0] == 200
+
+        await shop.until(is_not_ready)
+        await shop.until(shop.is_drained)
+        redis.start()
+        await shop.until(is_ready)
+        assert shop.handled == {0: 1}
         assert await worker.terminate() == 0

@@ -23,12 +23,14 @@ class Owner:
         self._lease_seconds = lease_seconds
         self._numbers = count(1)
 
-    async def claim(self, wanted: int = 0, *, held: int | None = None, is_leaving: bool = False) -> Answer:
+    async def claim(
+        self, wanted: int = 0, *, held: int | None = None, is_leaving: bool = False, is_returning: bool = False
+    ) -> Answer:
         if held is not None:
             self.held = held
         number = next(self._numbers)
         answer = await self._store.claim(
-            Claim(self.name, number, self.held, wanted, self._places, self._lease_seconds, is_leaving)
+            Claim(self.name, number, self.held, wanted, self._places, self._lease_seconds, is_leaving, is_returning)
         )
         self.held = answer.kept + answer.granted
         return answer
@@ -122,6 +124,18 @@ async def test_a_late_owner_keeps_what_nobody_else_has(permits: PermitStore) -> 
     await asyncio.sleep(1.2)
     assert (await other.claim(1)).granted == 1
     assert (await late.claim()).kept == 2
+
+
+async def test_a_store_that_has_lost_its_data_hears_everybody_before_it_gives(permits: PermitStore) -> None:
+    """Who should be known and is not keeps what it holds; for half a lease nobody gets what may be another's (P3)."""
+    first, second, new = (Owner(permits, lease_seconds=2) for _ in range(3))
+    assert (await first.claim(1, held=1, is_returning=True))[:2] == (1, 0)
+    answer = await new.claim(3)
+    assert (answer.granted, answer.look_again_seconds <= 1.1) == (0, True)
+    assert (await second.claim(held=1, is_returning=True)).kept == 1
+    await asyncio.sleep(answer.look_again_seconds + 0.1)
+    assert (await first.claim(1)).granted == 1
+    assert (await new.claim(3)).granted == 0
 
 
 async def test_who_leaves_gives_everything_back(permits: PermitStore) -> None:

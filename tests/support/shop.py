@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ class Shop:
         self.has_uvloop = True
         self._clients = clients
         self._workers: list[Worker] = []
+        self._logs = count()
 
     def configure(self, *, process: str = "", router: str = "router", **settings: object) -> None:
         """Write the fleet file: settings of the queue, and of the process as YAML; `batches` and `once` are the other routers."""
@@ -151,7 +153,7 @@ class Shop:
 
     async def start(self) -> Worker:
         """Start a worker and return once it says so."""
-        log = self.folder / f"worker-{len(self._workers)}.log"
+        log = self.folder / f"worker-{next(self._logs)}.log"  # also where several start side by side
         hide = "" if self.has_uvloop else "import sys; sys.modules['uvloop'] = None; "
         program = f"{hide}from worker.cli import main; main()"
         with log.open("wb") as output:

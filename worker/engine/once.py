@@ -103,6 +103,8 @@ class Once:
             await asyncio.sleep(pause)
             pause = self._beat_seconds
             try:
+                if "idempotency" in self._context.vitals.problems:  # it may be back, without its table, and nobody asks
+                    await self._call("open", self._store.open())
                 if self._running:
                     await self._call("renew", self._store.renew(list(self._running.values())))
                 if self._context.clock.now() >= prunes_at:

@@ -20,8 +20,8 @@ FOREVER_MILLISECONDS = -1
 
 T = TypeVar("T")
 
-# KEYS: owners (owner -> when its permits end, ms), held (owner -> permits), line (owner -> ticket), numbers (owner -> last claim)
-# ARGV: owner, number, held, wanted, places (-1: none), lease ms, whether it is leaving, prefix of the keys that wake
+# KEYS: owners (owner -> when its permits end, ms), held (owner -> permits), line (owner -> ticket), numbers (owner -> last claim), hearing
+# ARGV: owner, number, held, wanted, places (-1: none), lease ms, whether it is leaving, prefix of the keys that wake, whether it is returning
 _CLAIM = """
 local owners, held, line, numbers = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local owner, mine, wanted, places, lease = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -38,6 +38,9 @@ if tonumber(ARGV[2]) <= tonumber(redis.call('HGET', numbers, owner) or 0) then
   return redis.error_reply('LATE a later claim of this owner was answered already')
 end
 
+if ARGV[9] == '1' and not redis.call('ZSCORE', owners, owner) then redis.call('SET', KEYS[5], 1, 'NX', 'PX', lease / 2) end
+local hearing = redis.call('PTTL', KEYS[5])
+
 local others = 0
 local all = redis.call('HGETALL', held)
 for i = 1, #all, 2 do
@@ -47,7 +50,7 @@ local granted, free = 0, 0
 if places >= 0 then
   local known = tonumber(redis.call('HGET', held, owner) or 0)
   if mine > known then mine = known + math.max(0, math.min(mine - known, places - others - known)) end
-  free = places - others - mine
+  if hearing < 0 then free = places - others - mine end
 end
 
 if ARGV[7] == '1' then
@@ -80,12 +83,12 @@ if free > 0 then
 end
 local others_wait = redis.call('ZCARD', line)
 if redis.call('ZSCORE', line, owner) then others_wait = others_wait - 1 end
-local look_again = -1
+local look_again = math.max(-1, hearing)
 local first = redis.call('ZRANGE', owners, 0, 1, 'WITHSCORES')
 for i = 1, #first, 2 do
   if first[i] ~= owner and look_again < 0 then look_again = tonumber(first[i + 1]) - now end
 end
-for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, lease * 4) end
+for i = 1, 4 do redis.call('PEXPIRE', KEYS[i], lease * 4) end
 return {mine, granted, others_wait, redis.call('ZCARD', owners), look_again}
 """
 
@@ -106,7 +109,7 @@ class RedisPermits:
 
     def __init__(self, url: str, service: str, name: str) -> None:
         prefix = f"longshore:limit:{{{service}/{name}}}:"
-        self._keys = [prefix + key for key in ("owners", "held", "line", "numbers")]
+        self._keys = [prefix + key for key in ("owners", "held", "line", "numbers", "hearing")]
         self._rate_key = f"{prefix}rate"
         self._wake_prefix = f"{prefix}wake:"
         # Each call is tried once: the next claim puts right what a lost answer left, and says the whole truth.
@@ -119,7 +122,7 @@ class RedisPermits:
         """Keep, take and give back in one step."""
         places = -1 if claim.places is None else claim.places
         lease = math.ceil(claim.lease_seconds * 1000)
-        arguments = (claim.owner, claim.number, claim.held, claim.wanted, places, lease, int(claim.is_leaving), self._wake_prefix)  # fmt: skip
+        arguments = (claim.owner, claim.number, claim.held, claim.wanted, places, lease, int(claim.is_leaving), self._wake_prefix, int(claim.is_returning))  # fmt: skip
         kept, count, others_wait, owners, look_again = await _answer(self._claim(keys=self._keys, args=arguments))
         again_seconds = math.inf if look_again == FOREVER_MILLISECONDS else max(0.0, look_again / 1000) + 0.01
         return Answer(kept, count, others_wait, owners, again_seconds)

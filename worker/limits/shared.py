@@ -130,7 +130,7 @@ class SharedLimiter(LocalLimiter):
         sent = self._clock()
         wanted = sum(wish.most for wish in self._line if not wish.permits.done())
         try:
-            answer = await self._store.claim(self._where_we_stand(wanted))
+            answer = await self._store.claim(self._where_we_stand(wanted)._replace(is_returning=sent < self._ends_at))
         except StoreError as error:
             self._failed(error)
             return self._until_next_try()

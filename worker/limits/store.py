@@ -25,6 +25,8 @@ class Claim(NamedTuple):
     """For how long it keeps them without another claim."""
     is_leaving: bool = False
     """It gives back everything and will not be heard of again."""
+    is_returning: bool = False
+    """It was answered within its lease. A store that does not know it has lost its data: for half a lease it gives nothing and hears what is held."""
 
 
 class Answer(NamedTuple):

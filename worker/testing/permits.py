@@ -23,6 +23,8 @@ class MemoryPermits:
         self._line: list[str] = []
         self._wakes: dict[str, asyncio.Event] = {}
         self._spacing = Spacing()
+        self._hears_until = -math.inf
+        """When all who hold permits have said so, after the store had lost its data."""
 
     @property
     def held(self) -> int:
@@ -36,13 +38,15 @@ class MemoryPermits:
         self._forget_the_dead()
         if claim.number <= self._numbers.get(claim.owner, 0):
             raise StoreError("a later claim of this owner was answered already")
+        if claim.is_returning and claim.owner not in self._ends_at and self._hears_until <= _now():
+            self._hears_until = _now() + claim.lease_seconds / 2
         known = self._held.get(claim.owner, 0)
         others = sum(self._held.values()) - known
         kept, free, granted = claim.held, 0, 0
         if claim.places is not None:
             if kept > known:
                 kept = known + max(0, min(kept - known, claim.places - others - known))
-            free = claim.places - others - kept
+            free = claim.places - others - kept if self._hears_until <= _now() else 0
         if claim.is_leaving:
             self._forget(claim.owner)
         else:
@@ -54,6 +58,8 @@ class MemoryPermits:
         for owner in self._line[: max(0, free - granted)]:
             self._wake(owner).set()
         ends = [end for owner, end in self._ends_at.items() if owner != claim.owner]
+        if self._hears_until > _now():
+            ends = [self._hears_until]
         others_wait = sum(owner != claim.owner for owner in self._line)
         return Answer(kept, granted, others_wait, len(self._ends_at), min(ends, default=math.inf) - _now() + 0.01)
 
