@@ -1,6 +1,8 @@
 """Payloads that lie in S3: fetched before a message is validated, deleted after it, if at all."""
 
+from collections.abc import Awaitable
 from dataclasses import replace
+from typing import TypeVar
 
 import structlog
 
@@ -12,6 +14,8 @@ from worker.message import Received
 from worker.objects import S3Pointer
 
 __all__ = ["LargePayloads"]
+
+T = TypeVar("T")
 
 NO_SUCH_KEY = "NoSuchKey"
 """S3's code for an object that is not there; without its bucket, all of them are not."""
@@ -39,7 +43,7 @@ class LargePayloads:
             )
         assert self._context.objects is not None  # noqa: S101  # given to every queue that names buckets
         try:
-            text = await self._context.objects.fetch(pointer, self._settings.max_bytes)
+            text = await self._counted("get_object", self._context.objects.fetch(pointer, self._settings.max_bytes))
         except SourceError as error:
             raise _failure(pointer, error) from None
         attributes = {name: value for name, value in decoded.attributes.items() if name not in SIZE_ATTRIBUTES}
@@ -55,9 +59,20 @@ class LargePayloads:
         if pointer is None or pointer.bucket not in self._settings.buckets:
             return
         try:
-            await objects.delete(pointer)
+            await self._counted("delete_object", objects.delete(pointer))
         except SourceError as error:
             log.warning("a large payload was not deleted: the bucket's lifecycle rule is left to do it", queue=self._context.queue, message_id=received.id, object=str(pointer), error=str(error))  # fmt: skip
+
+    async def _counted(self, operation: str, call: Awaitable[T]) -> T:
+        began = self._context.clock.now()
+        fault: Fault | None = None
+        try:
+            return await call
+        except SourceError as error:
+            fault = error.fault
+            raise
+        finally:
+            self._context.metrics.api_call(operation, self._context.clock.now() - began, fault)
 
 
 def _failure(pointer: S3Pointer, error: SourceError) -> PermanentError | TransientError:

@@ -43,6 +43,8 @@ OPERATIONS = (
     "send_message",
     "get_queue_url",
     "get_queue_attributes",
+    "get_object",
+    "delete_object",
     OTHER,
 )
 IDEMPOTENCY_CALLS = ("open", "begin", "finish", "release", "renew", "prune")
@@ -150,7 +152,7 @@ API_CALLS = Declared(
     "longshore_api_calls_total",
     Kind.COUNTER,
     "calls",
-    "Calls to the queue's service, by result; this is what SQS bills.",
+    "Calls for the queue, by result: to SQS, and to S3 for large payloads (`get_object`, `delete_object`); this is what AWS bills.",
     {"operation": OPERATIONS, "result": ("ok", *_FAULTS)},
 )
 API_CALL_SECONDS = Declared(

@@ -197,7 +197,7 @@ class QueueMetrics:
     # The queue and its loops
 
     def api_call(self, operation: str, seconds: float, fault: Fault | None) -> None:
-        """Count one call to the queue's service; an operation without a name of its own is `other`."""
+        """Count one call for the queue, to SQS or S3; an operation without a name of its own is `other`."""
         if operation not in self._api_call_seconds:
             operation = declared.OTHER
         self._api_calls[operation, fault or "ok"].value += 1

@@ -296,3 +296,23 @@ async def test_a_foreign_object_is_never_deleted() -> None:
     await fleet.run(router)
     assert settled(fleet) == {"ack": 1}
     assert foreign in fleet.objects.payloads
+
+
+async def test_calls_of_s3_are_counted_and_timed_as_those_of_sqs_are() -> None:
+    source, router = MemorySource(), Router()
+
+    @router.on("*")
+    async def handle(_: Message[Any]) -> None: ...
+
+    send(source)
+    fleet = fleet_at(source, large_payloads={**OURS, "delete": True}, retry={"base_seconds": 1, "max_seconds": 1})
+    fleet.objects.seconds = 2.5
+    fleet.objects.fail(Fault.THROTTLED)
+    await fleet.run(router)
+    assert fleet.consumer is not None
+    metrics = fleet.consumer.context.metrics
+    calls = {key: cell.value for key, cell in metrics._api_calls.items() if cell.value and "object" in key[0]}
+    assert calls == {("get_object", "throttled"): 1, ("get_object", "ok"): 1, ("delete_object", "ok"): 1}
+    fetches = metrics._api_call_seconds["get_object"]
+    assert fetches.count == 2
+    assert fetches.sum == pytest.approx(5.0)
