@@ -15,7 +15,7 @@ pytestmark = pytest.mark.compose
 
 ROOT = Path(__file__).parents[2]
 BALANCED = "books balance: every event was handled or dead-lettered, in every queue"
-MOST_CPU_SECONDS = 1.5
+MOST_CPU_SECONDS = 3.0  # 1.6 on a busy machine of ours; importing what is not needed would double it
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
