@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from redis.asyncio import Redis as RedisClient
 from support.redis import Redis
 from support.shop import Shop, Worker
 
@@ -53,6 +54,15 @@ class LimitedFleet:
     async def start(self) -> None:
         """Start all of them side by side."""
         self.workers = list(await asyncio.gather(*(self.shop.start() for _ in range(WORKERS))))
+
+    async def is_known_to(self, store: str) -> None:
+        """Return once each worker has claimed: one that is new to an empty store gets its permits at once, as documented."""
+        async with RedisClient.from_url(store) as client:
+
+            async def is_known() -> bool:
+                return await client.zcard("longshore:limit:{shop/crm}:owners") == WORKERS
+
+            await self.shop.until(is_known)
 
     async def kill(self, worker: Worker) -> None:
         """SIGKILL, and note in the ledger that what it ran has ended."""
@@ -172,11 +182,13 @@ async def test_a_killed_worker_takes_nothing_but_what_it_had_in_hand(
 async def test_a_redis_that_goes_and_comes_back_empty_costs_nothing_but_time(
     fleet: LimitedFleet, capsys: pytest.CaptureFixture[str], paused_seconds: float
 ) -> None:
-    """Killed under full load and back at once: who holds permits keeps them. While it is gone nothing starts, and each worker says why (P3)."""
+    """Killed under full load and back at once: whom it knew keeps its permits. While it is gone nothing starts, and each worker says why (P3)."""
     count, seconds = (100, 2.0) if IS_FULL else (18, 2.0)
     with Redis() as redis:
-        fleet.configure(redis.make_database(), 3)
+        database = redis.make_database()
+        fleet.configure(database, 3)
         await fleet.start()
+        await fleet.is_known_to(database)
         await fleet.shop.send(count, seconds=seconds)
         await fleet.shop.until(lambda: fleet.shop.started.total() >= count // 6)
         redis.stop()

@@ -205,6 +205,9 @@ class Shop:
         return not (depth.visible or depth.in_flight or depth.delayed)
 
     async def close(self) -> None:
+        """End the workers, and print what they warned of: pytest shows it beside a failure."""
         for worker in self._workers:
             if worker.process.returncode is None:
                 await worker.kill()
+            warnings = [line for line in worker.output.splitlines() if '"level":"info"' not in line]
+            print(f"{worker.log.name}, process {worker.process.pid}:", *warnings, sep="\n")  # noqa: T201
