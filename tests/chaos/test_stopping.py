@@ -64,8 +64,8 @@ async def test_a_second_signal_cuts_the_drain_short(shop: Shop) -> None:
 async def test_kill_9_at_random_loses_nothing(shop: Shop) -> None:
     """Everything that was unsettled comes back after its lease; nothing is dead-lettered for it (D4)."""
     count, kills = (5000, 12) if IS_FULL else (800, 4)
-    attempts = kills + 2  # one that was alone in two killed workers and has no attempt left would rightly be a suspected crasher
-    shop.configure(concurrency=32, wait_time_seconds=1, visibility_timeout_seconds=4, attempts=attempts)
+    # A message that was alone in two killed workers and has no attempt left would rightly be a suspected crasher.
+    shop.configure(concurrency=32, wait_time_seconds=1, visibility_timeout_seconds=4, attempts=kills + 2)
     await shop.send(count, seconds=0.02)
     chance = random.Random(3)
     for _ in range(kills):

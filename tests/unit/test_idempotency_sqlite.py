@@ -2,12 +2,16 @@
 
 import asyncio
 import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from worker.errors import ConfigError
-from worker.idempotency import Begun, Mark, StoreError, open_store
+from worker.idempotency import Begun, Mark, StoreError, open_store, sqlite
 
 pytestmark = pytest.mark.real_time
 
@@ -62,3 +66,56 @@ async def test_a_transaction_waits_for_that_of_another_process(tmp_path: Path) -
     other.close()
     assert await began == [Begun()]
     await store.close()
+
+
+async def test_what_has_ended_is_forgotten_portion_by_portion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an index by time, which each mark would have to keep."""
+    monkeypatch.setattr(sqlite, "PORTION", 10)
+    store = open_store(f"sqlite:///{tmp_path}/marks.sqlite", retention_seconds=60)
+    await store.begin([Mark(f"orders:{number}", "p", "a", -1 if number % 3 else 30) for number in range(100)])
+    assert await store.prune() == 66
+    assert await store.prune() == 0
+    assert await store.begin([Mark("orders:3", "p", "b", 30)]) != [Begun()]
+    await store.close()
+
+
+async def test_a_prune_that_takes_long_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "PORTION", 10)
+    store = open_store(f"sqlite:///{tmp_path}/marks.sqlite", retention_seconds=60)
+    await store.begin([Mark(f"orders:{number:02}", "p", "a", -1) for number in range(25)])
+    moments = count()
+    monkeypatch.setattr(sqlite, "PRUNE_SECONDS", 2.0)
+    monkeypatch.setattr(sqlite, "time", SimpleNamespace(time=time.time, monotonic=lambda: next(moments)))
+    assert [await store.prune(), await store.prune(), await store.prune()] == [10, 10, 5]
+    await store.close()
+
+
+async def test_calls_of_one_moment_share_a_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transact, shared = sqlite.SqliteStore._in_transaction, list[int]()
+
+    def counted(store: sqlite.SqliteStore, works: Sequence[Callable[[], object]]) -> Sequence[object]:
+        shared.append(len(works))
+        return transact(store, works)
+
+    monkeypatch.setattr(sqlite.SqliteStore, "_in_transaction", counted)
+    store = open_store(f"sqlite:///{tmp_path}/marks.sqlite", retention_seconds=60)
+    await store.begin([MARK])
+    calls = [store.finish([MARK]), store.begin([MARK._replace(key="orders:2")]), store.release([MARK])]
+    assert await asyncio.gather(*calls) == [None, [Begun()], None]
+    assert shared == [1, 3]
+    await store.close()
+
+
+async def test_the_index_of_an_earlier_release_goes(tmp_path: Path) -> None:
+    path = tmp_path / "marks.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute(sqlite.TABLE)
+        connection.execute("CREATE INDEX longshore_idempotency_ends_at ON longshore_idempotency (ends_at)")
+        connection.execute("PRAGMA user_version = 1")
+    store = open_store(f"sqlite:///{path}", retention_seconds=60)
+    await store.open()
+    await store.close()
+    assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchone() == (0,)  # fmt: skip
+    connection.close()

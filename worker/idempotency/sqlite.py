@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from worker.errors import ConfigError
 from worker.idempotency.store import VERSION, Answer, Begun, Mark, Row, StoreError, answer_to
+from worker.idempotency.together import Together
 
 __all__ = ["SqliteStore"]
 
@@ -18,8 +19,10 @@ R = TypeVar("R")
 
 BUSY_SECONDS: Final = 4.0
 """How long a transaction waits for another process's."""
-MOST_PRUNED: Final = 10_000
-"""Rows of one transaction, so that nobody waits for long."""
+PORTION: Final = 10_000
+"""Rows that one transaction looks at when it prunes, so that nobody waits for long."""
+PRUNE_SECONDS: Final = 2.0
+"""How long one prune goes on; the next one begins where it stopped."""
 
 TABLE: Final = """
 CREATE TABLE IF NOT EXISTS longshore_idempotency (
@@ -29,11 +32,12 @@ CREATE TABLE IF NOT EXISTS longshore_idempotency (
     ends_at REAL NOT NULL
 ) WITHOUT ROWID
 """
-INDEX: Final = "CREATE INDEX IF NOT EXISTS longshore_idempotency_ends_at ON longshore_idempotency (ends_at)"
+NO_INDEX: Final = "DROP INDEX IF EXISTS longshore_idempotency_ends_at"
+"""An index is written with each mark and read once an hour; earlier releases had one."""
 
 
 class SqliteStore:
-    """One connection in one thread; each call is one transaction, whatever number of marks it has.
+    """One connection in one thread; calls that come while a transaction is under way share the next.
 
     The clock is the machine's: all who share the file run on it. A power cut may lose the last moments (WAL,
     `synchronous=NORMAL`), the death of a process loses nothing.
@@ -44,6 +48,8 @@ class SqliteStore:
         self._retention_seconds = retention_seconds
         self._thread = ThreadPoolExecutor(1, "longshore-idempotency")
         self._connection: sqlite3.Connection | None = None
+        self._works: Together[Callable[[], object], object] = Together(self._transact, "idempotency-sqlite")
+        self._pruned_to = ""
         self._is_closed = False
 
     async def open(self) -> None:
@@ -90,47 +96,60 @@ class SqliteStore:
 
     async def prune(self) -> int:
         """Forget what has ended, in transactions that nobody has to wait for."""
-        total = 0
-        while pruned := await self._run(self._prune):
-            total += pruned
+        total, stops_at = 0, time.monotonic() + PRUNE_SECONDS
+        while time.monotonic() < stops_at:
+            total += await self._run(self._prune)
+            if not self._pruned_to:
+                break
         return total
 
     def _begin(self, marks: Sequence[Mark]) -> list[Answer]:
-        connection, now, answers = self._connected(), time.time(), list[Answer]()
-        for mark in marks:
+        connection, now = self._connected(), time.time()
+        rows = [(mark.key, mark.fingerprint, mark.owner, now + mark.seconds) for mark in marks]
+        new = connection.executemany("INSERT INTO longshore_idempotency VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)  # fmt: skip
+        if new.rowcount == len(marks):
+            return [Begun()] * len(marks)
+        answers = list[Answer]()
+        for mark, row in zip(marks, rows, strict=True):
             found = connection.execute(
                 "SELECT fingerprint, owner, ends_at FROM longshore_idempotency WHERE key = ?", (mark.key,)
             ).fetchone()
-            answer = answer_to(mark, None if found is None else Row(*found), now)
-            if isinstance(answer, Begun):
-                connection.execute(
-                    "INSERT OR REPLACE INTO longshore_idempotency VALUES (?, ?, ?, ?)",
-                    (mark.key, mark.fingerprint, mark.owner, now + mark.seconds),
-                )
+            answer = answer_to(mark, Row(*found), now)
+            if isinstance(answer, Begun):  # it may stand there already, or be one that has ended
+                connection.execute("REPLACE INTO longshore_idempotency VALUES (?, ?, ?, ?)", row)
             answers.append(answer)
         return answers
 
     def _prune(self) -> int:
-        return self._connected().execute(
-            "DELETE FROM longshore_idempotency WHERE key IN "
-            "(SELECT key FROM longshore_idempotency WHERE ends_at <= ? LIMIT ?)",
-            (time.time(), MOST_PRUNED),
+        """Forget what has ended in the next portion, by key: there is no index by time that every mark would have to keep."""
+        connection, after = self._connected(), self._pruned_to
+        ((self._pruned_to,),) = connection.execute(
+            "SELECT coalesce(max(key), '') FROM "
+            "(SELECT key FROM longshore_idempotency WHERE key > ? ORDER BY key LIMIT ?)",
+            (after, PORTION),
+        )
+        return connection.execute(
+            "DELETE FROM longshore_idempotency WHERE key > ? AND key <= ? AND ends_at <= ?",
+            (after, self._pruned_to, time.time()),
         ).rowcount  # fmt: skip
 
     async def _many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         await self._run(lambda: self._connected().executemany(statement, rows))
 
     async def _run(self, work: Callable[[], R]) -> R:
+        return cast("R", await self._works.submit(work))
+
+    async def _transact(self, works: Sequence[Callable[[], object]]) -> Sequence[object]:
         if self._is_closed:
             raise StoreError(f"the file {self._path} is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._in_transaction, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._in_transaction, works)
 
-    def _in_transaction(self, work: Callable[[], R]) -> R:
+    def _in_transaction(self, works: Sequence[Callable[[], object]]) -> Sequence[object]:
         try:
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
             try:
-                result = work()
+                results = [work() for work in works]
                 connection.execute("COMMIT")
             except BaseException:
                 connection.rollback()
@@ -138,7 +157,7 @@ class SqliteStore:
         except (sqlite3.Error, OSError) as error:
             self._disconnect()  # a file that was replaced or locked is opened anew
             raise self._failure(error) from error
-        return result
+        return results
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -158,7 +177,7 @@ class SqliteStore:
         connection.execute("BEGIN IMMEDIATE")
         self._version(connection)
         connection.execute(TABLE)
-        connection.execute(INDEX)
+        connection.execute(NO_INDEX)
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
 
