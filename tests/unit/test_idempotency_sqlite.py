@@ -106,16 +106,3 @@ async def test_calls_of_one_moment_share_a_transaction(tmp_path: Path, monkeypat
     assert await asyncio.gather(*calls) == [None, [Begun()], None]
     assert shared == [1, 3]
     await store.close()
-
-
-async def test_the_index_of_an_earlier_release_goes(tmp_path: Path) -> None:
-    path = tmp_path / "marks.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute(sqlite.TABLE)
-        connection.execute("CREATE INDEX longshore_idempotency_ends_at ON longshore_idempotency (ends_at)")
-        connection.execute("PRAGMA user_version = 1")
-    store = open_store(f"sqlite:///{path}", retention_seconds=60)
-    await store.open()
-    await store.close()
-    assert connection.execute("SELECT count(*) FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchone() == (0,)  # fmt: skip
-    connection.close()
