@@ -1,11 +1,11 @@
-"""`worker.testing.run` does the work of an idempotency key once where it is given a store, as the engine does (I1)."""
+"""`run` and `run_batch` do the work of an idempotency key once where they are given a store, as the engine does (I1)."""
 
 import asyncio
 
 import pytest
 
-from worker import Ack, DeadLetter, Message, PermanentError, Retry, Router
-from worker.testing import MemoryStore, run
+from worker import Ack, Batch, DeadLetter, Message, Outcome, PermanentError, Retry, Router
+from worker.testing import MemoryStore, run, run_batch
 
 seen: list[object] = []
 router = Router()
@@ -81,3 +81,35 @@ async def test_what_raises_frees_its_key_and_what_runs_is_waited_for() -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert store.rows == {}
+
+
+async def test_members_of_a_batch_that_were_done_before_are_left_out() -> None:
+    batches, calls, store = Router(), list[list[object]](), MemoryStore()
+
+    @batches.on("*", idempotency_key="id", batch=Batch(10))
+    async def take(messages: list[Message[dict[str, object]]]) -> dict[str, Outcome]:
+        calls.append([message.event["id"] for message in messages])
+        return {message.id: DeadLetter("bad") for message in messages if message.event.get("bad")}
+
+    first = await run_batch(batches, [{"id": "a"}, {"id": "b", "bad": True}, {"nothing": 1}], store=store)
+    assert first == [Ack(), DeadLetter("bad"), DeadLetter("no idempotency key: the payload's id is missing")]
+    second = await run_batch(batches, [{"id": "a"}, {"id": "b", "bad": True}, {"id": "a", "other": 1}], store=store)
+    assert second == [
+        Ack("done before"),
+        DeadLetter("bad"),
+        DeadLetter("the idempotency key was used before, with another payload"),
+    ]
+    assert await run_batch(batches, [{"id": "a"}], store=store) == [Ack("done before")]
+    assert calls == [["a", "b"], ["b"]]
+
+
+async def test_of_two_members_with_one_key_one_waits() -> None:
+    batches, store = Router(), MemoryStore()
+
+    @batches.on("*", idempotency_key="id", batch=Batch(10))
+    async def take(messages: list[Message[dict[str, object]]]) -> None:
+        assert len(messages) == 1
+
+    one, other = await run_batch(batches, [{"id": "a"}, {"id": "a"}], store=store)
+    assert one == Ack()
+    assert isinstance(other, Retry)

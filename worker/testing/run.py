@@ -81,11 +81,7 @@ async def run(
     state = fields.pop("state", _UNSET)
     async with router.lifespan_context() if state is _UNSET else nullcontext(state) as entered:
         message = _prepared(route, event, decoded, {**fields, "state": entered})
-        if store is None or route.idempotency_key is None or isinstance(message, DeadLetter):
-            return await _outcome(route, message, route.call)
-        key = f"{message.queue}:{route.idempotency_key.read(message.event)}"
-        mark = Mark(key, fingerprint_of(decoded.payload), secrets.token_hex(8), _MARK_SECONDS)
-        return await _once(store, mark, _outcome(route, message, route.call))
+        return await _handle(route, message, decoded, route.call, store)
 
 
 async def run_batch(
@@ -94,11 +90,13 @@ async def run_batch(
     *,
     event_type: str | None = None,
     attributes: Mapping[str, str | bytes] | None = None,
+    store: Store | None = None,
     **fields: Unpack[MessageFields],
 ) -> list[Outcome]:
     """Run the router's handler of batches once, for all events together, and return the outcome of each, by position.
 
-    Events, types and what is raised are as with `run`; each message has an `id` of its own. Middleware sees each by itself.
+    Events, types, the `store` and what is raised are as with `run`; each message has an `id` of its own. Middleware sees each by itself.
+    A member whose work was done before, or runs, is not handed over; where that is all of them, the handler is not called.
     Raises `ConfigError` when the events are not all taken by one handler with a `batch`.
     """
     routed = [_routed(router, event, event_type, dict(attributes or {})) for event in events]
@@ -112,12 +110,18 @@ async def run_batch(
         )
     state = fields.pop("state", _UNSET)
     async with router.lifespan_context() if state is _UNSET else nullcontext(state) as entered:
-        messages = [
-            _prepared(route, event, decoded, {"id": _id(number), **fields, "state": entered})
-            for number, (event, (_, decoded)) in enumerate(zip(events, routed, strict=True), start=1)
-        ]
-        batch = _Batch(route, sum(isinstance(message, Message) for message in messages))
-        return await asyncio.gather(*(_outcome(route, message, batch.take) for message in messages))
+        batch = _Batch(route, len(events))
+
+        async def member(number: int, event: object, decoded: Decoded) -> Outcome:
+            message_id = _id(number)
+            try:
+                message = _prepared(route, event, decoded, {**fields, "id": message_id, "state": entered})
+                return await _handle(route, message, decoded, batch.take, store)
+            finally:
+                await batch.ended(message_id)
+
+        numbered = enumerate(zip(events, routed, strict=True), start=1)
+        return await asyncio.gather(*(member(number, event, decoded) for number, (event, (_, decoded)) in numbered))
 
 
 class _Batch:
@@ -125,19 +129,17 @@ class _Batch:
 
     def __init__(self, route: Route, members: int) -> None:
         self._handler = route.handler
-        self._chain = route.around(self._join)
+        self.take = route.around(self._join)
+        """Takes one member through the middleware."""
         self._awaited = members
         self._joined: dict[str, tuple[Message[Any], asyncio.Future[Outcome]]] = {}
 
-    async def take(self, message: Message[Any]) -> Outcome:
-        """Take one member through the middleware."""
-        try:
-            return await self._chain(message)
-        finally:
-            if message.id not in self._joined:
-                await self.one_less()
+    async def ended(self, message_id: str) -> None:
+        """Wait for a member no longer that has ended without joining."""
+        if message_id not in self._joined:
+            await self._one_less()
 
-    async def one_less(self) -> None:
+    async def _one_less(self) -> None:
         """Wait for one member less, and begin when it was the last."""
         self._awaited -= 1
         if self._awaited or not self._joined:
@@ -156,7 +158,7 @@ class _Batch:
     async def _join(self, message: Message[Any]) -> Outcome:
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._joined[message.id] = message, answer
-        await self.one_less()
+        await self._one_less()
         return await answer
 
 
@@ -171,6 +173,21 @@ def _prepared(route: Route, event: object, decoded: Decoded, fields: dict[str, A
     except PermanentError as error:
         return DeadLetter(error.reason, error=error)
     return message
+
+
+async def _handle(
+    route: Route,
+    message: Message[Any] | DeadLetter,
+    decoded: Decoded,
+    call: Callable[[Message[Any]], Awaitable[Outcome]],
+    store: Store | None,
+) -> Outcome:
+    """Return what becomes of the message; with a store, its work is done once."""
+    if store is None or route.idempotency_key is None or isinstance(message, DeadLetter):
+        return await _outcome(route, message, call)
+    key = f"{message.queue}:{route.idempotency_key.read(message.event)}"
+    mark = Mark(key, fingerprint_of(decoded.payload), secrets.token_hex(8), _MARK_SECONDS)
+    return await _once(store, mark, _outcome(route, message, call))
 
 
 async def _once(store: Store, mark: Mark, work: Coroutine[Any, Any, Outcome]) -> Outcome:
