@@ -3,11 +3,14 @@
 import asyncio
 import socket
 import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from support.command import longshore, mistake
 from support.postgres import Postgres
+from support.proxy import BadRoad
 from support.redis import Redis
 from support.shop import Shop
 
@@ -51,11 +54,32 @@ async def test_a_store_that_is_not_there_yet_is_named_and_waited_for(shop: Shop)
     assert "secret" not in worker.output
 
 
-@pytest.mark.redis
-async def test_a_store_that_dies_and_comes_back_loses_nothing(shop: Shop) -> None:
+@asynccontextmanager
+async def store_of_its_own(kind: str, shop: Shop) -> AsyncIterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """Give the shop a store that nobody else uses, and yield what takes it away and what brings it back."""
+    if kind == "dynamodb":
+        async with BadRoad(shop.environment["AWS_ENDPOINT_URL"]) as road:
+            shop.environment["AWS_ENDPOINT_URL_DYNAMODB"] = road.url
+            shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = f"dynamodb://{shop.queue}"
+            yield road.go_dark, road.light_up
+    else:
+        with Redis() if kind == "redis" else Postgres() as server:
+            url = server.make_database() if isinstance(server, Redis) else await server.make_database()
+            shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = url
+            yield server.stop, server.start
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("redis", marks=pytest.mark.redis),
+        pytest.param("postgresql", marks=pytest.mark.postgres),
+        "dynamodb",
+    ],
+)
+async def test_a_store_that_dies_and_comes_back_loses_nothing(shop: Shop, kind: str) -> None:
     """What could not be marked is retried or held, and done once the store is back (I1, P1)."""
-    with Redis() as redis:
-        shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = redis.make_database()
+    async with store_of_its_own(kind, shop) as (stop, start):
         shop.configure(
             router="once",
             concurrency=5,
@@ -66,18 +90,22 @@ async def test_a_store_that_dies_and_comes_back_loses_nothing(shop: Shop) -> Non
             breaker={"pause_seconds": 1},
         )
         worker = await shop.start()
-        redis.stop()
-        await shop.send(20)
-
-        async def is_not_ready() -> bool:
-            return (await worker.readiness())[0] == 503
-
-        await shop.until(is_not_ready)
-        redis.start()
+        await shop.send(1)
         await shop.until(shop.is_drained)
-        assert set(shop.handled) == set(range(20))
+        stop()
+        await shop.send_bodies([f'{{"n": {n}}}' for n in range(1, 21)])
+
+        async def is_named() -> bool:
+            status, said = await worker.readiness()
+            return status == 503 and "the idempotency store does not answer" in str(said)
+
+        await shop.until(is_named)
+        start()
+        await shop.until(shop.is_drained)
+        assert shop.handled == dict.fromkeys(range(21), 1)
         assert (await shop.dead_letters.depth()).visible == 0
         assert await worker.terminate() == 0
+        assert "Traceback" not in worker.output
 
 
 @pytest.mark.postgres

@@ -43,6 +43,7 @@ class Postgres:
     def __init__(self) -> None:
         self.port = 0
         """Known once entered."""
+        self._binaries = Path()
         self._folder = Path()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -67,11 +68,14 @@ class Postgres:
         )
 
     def __enter__(self) -> Self:
-        binaries = _newest_binaries()
+        self._binaries = _newest_binaries()
         self._folder = Path(tempfile.mkdtemp(prefix="longshore-postgres-"))
         try:
-            self._initialise(binaries)
-            self._start(binaries)
+            self._initialise()
+            with socket.socket() as taken:
+                taken.bind((_HOST, 0))
+                self.port = taken.getsockname()[1]
+            self.start()
         except BaseException:
             self._end()
             raise
@@ -82,7 +86,7 @@ class Postgres:
     ) -> None:
         self._end()
 
-    def _initialise(self, binaries: Path) -> None:
+    def _initialise(self) -> None:
         secret = self._folder / "password"
         secret.write_text(_PASSWORD)
         if (user := _user()) is not None:
@@ -90,7 +94,15 @@ class Postgres:
                 shutil.chown(path, user)
         ended = subprocess.run(
             [
-                *(binaries / "initdb", "--pgdata", self._folder / "data", "--username", _USER, "--pwfile", secret),
+                *(
+                    self._binaries / "initdb",
+                    "--pgdata",
+                    self._folder / "data",
+                    "--username",
+                    _USER,
+                    "--pwfile",
+                    secret,
+                ),
                 *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync"),
             ],
             user=user,
@@ -103,14 +115,12 @@ class Postgres:
         if ended.returncode:
             raise PostgresError(f"initdb failed: {' '.join(ended.stderr.split())}")
 
-    def _start(self, binaries: Path) -> None:
-        with socket.socket() as taken:
-            taken.bind((_HOST, 0))
-            self.port = taken.getsockname()[1]
+    def start(self) -> None:
+        """Start it on its data, and return once it takes connections."""
         settings = (f"listen_addresses={_HOST}", f"port={self.port}", "unix_socket_directories=", *_FAST_NOT_SAFE)
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [binaries / "postgres", "-D", self._folder / "data", *(f"--{setting}" for setting in settings)],
+                [self._binaries / "postgres", "-D", self._folder / "data", *(f"--{setting}" for setting in settings)],
                 user=_user(),
                 cwd=self._folder,
                 env={"PATH": os.defpath},
@@ -131,11 +141,15 @@ class Postgres:
         """Whether it says so; the port alone could be anybody's, and it listens before it serves."""
         return b"ready to accept connections" in (self._folder / "log").read_bytes()
 
-    def _end(self) -> None:
+    def stop(self) -> None:
+        """End it at once; its data stays."""
         process, self._process = self._process, None
         if process is not None:
-            process.send_signal(signal.SIGQUIT)  # at once: nobody needs its data
+            process.send_signal(signal.SIGQUIT)
             process.wait()
+
+    def _end(self) -> None:
+        self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

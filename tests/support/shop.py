@@ -8,7 +8,7 @@ import signal
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -143,11 +143,16 @@ class Shop:
         """Send events numbered from 0."""
         await self.send_bodies([json.dumps({"n": n, **event}) for n in range(count)])
 
-    async def send_bodies(self, bodies: Sequence[str]) -> None:
-        """Send messages, ten a call."""
+    async def send_bodies(
+        self, bodies: Sequence[str], attributes: Mapping[str, Mapping[str, str]] | None = None
+    ) -> None:
+        """Send messages, ten a call, with attributes as SQS has them."""
         url = (await self._clients.settle.call("get_queue_url", QueueName=self.queue))["QueueUrl"]
         for start in range(0, len(bodies), 10):
-            entries = [{"Id": str(place), "MessageBody": body} for place, body in enumerate(bodies[start : start + 10])]
+            entries = [
+                {"Id": str(place), "MessageBody": body, "MessageAttributes": attributes or {}}
+                for place, body in enumerate(bodies[start : start + 10])
+            ]
             answer = await self._clients.settle.call("send_message_batch", QueueUrl=url, Entries=entries)
             assert not answer.get("Failed")
 

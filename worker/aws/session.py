@@ -47,14 +47,14 @@ class AwsAccess:
     """`None`: what the AWS SDK finds (`AWS_DEFAULT_REGION`, the profile); `AWS_REGION` is for the caller to read."""
     endpoint_url: str | None = None
     """Every request goes there, whatever host stands in a queue's URL. `None`: `AWS_ENDPOINT_URL`, else AWS itself."""
-    sqs_endpoint_url: str | None = None
-    """SQS's own, where it has one."""
+    service_endpoint_urls: Mapping[str, str] = field(default_factory=dict)
+    """Those of services (`sqs`, `s3`, ...) that have one of their own."""
     credentials: Credentials | None = None
     """`None`: what the AWS SDK finds (environment, `AWS_PROFILE`, role), read anew when they expire."""
 
     def endpoint_for(self, service: str) -> str | None:
         """Return where requests to `service` (`sqs`, `sns`, ...) go."""
-        return (self.sqs_endpoint_url if service == "sqs" else None) or self.endpoint_url
+        return self.service_endpoint_urls.get(service, self.endpoint_url)
 
 
 class AwsClients:

@@ -45,7 +45,7 @@ log = structlog.get_logger("process")
 def aws_access(settings: FleetSettings) -> AwsAccess:
     """Return where the settings say that AWS is."""
     aws = settings.aws
-    return AwsAccess(region=aws.region, endpoint_url=aws.endpoint_url, sqs_endpoint_url=aws.sqs_endpoint_url)
+    return AwsAccess(aws.region, aws.endpoint_url, aws.service_endpoint_urls)
 
 
 def load_routers(settings: FleetSettings, queues: Sequence[str] = ()) -> dict[str, Router]:

@@ -202,7 +202,7 @@ def _storage(wish: LargePayloads | OffloadSettings | None, topic: Topic, patienc
 
 def _access(aws: AwsAccess | AwsSettings | None) -> AwsAccess:
     if isinstance(aws, AwsSettings):
-        return AwsAccess(region=aws.region, endpoint_url=aws.endpoint_for("sns"))
+        return AwsAccess(aws.region, aws.endpoint_url, aws.service_endpoint_urls)
     return aws or AwsAccess()
 
 

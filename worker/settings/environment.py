@@ -23,9 +23,9 @@ Variables = Mapping[KeyPath, str]
 
 _AWS = (  # the first that is set wins; a value in the file, said for this fleet, wins over them all
     (("aws", "region"), ("AWS_REGION", "AWS_DEFAULT_REGION")),
-    (("aws", "sqs_endpoint_url"), ("AWS_ENDPOINT_URL_SQS",)),
     (("aws", "endpoint_url"), ("AWS_ENDPOINT_URL",)),
 )
+_SERVICES = ("dynamodb", "s3", "sns", "sqs", "sts")
 _KUBERNETES = re.compile(  # what Kubernetes gives every pod beside a Service that is called longshore
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
@@ -122,10 +122,15 @@ def _with_aws(raw: dict[Any, Any], environ: Mapping[str, str], given: dict[KeyPa
     if not isinstance(aws, dict):
         return raw
     aws = dict(aws)
-    has_endpoint = aws.get("endpoint_url") is not None
+    if aws.get("endpoint_url") is None:
+        variables = {service: f"AWS_ENDPOINT_URL_{service.upper()}" for service in _SERVICES}
+        set_ = {service: name for service, name in variables.items() if environ.get(name)}
+        if set_:
+            aws["service_endpoint_urls"] = {service: environ[name] for service, name in set_.items()}
+        given |= {("aws", "service_endpoint_urls", service): name for service, name in set_.items()}
     for (section, key), names in _AWS:
         name = next((name for name in names if environ.get(name)), None)
-        if name is None or aws.get(key) is not None or ("endpoint" in key and has_endpoint):
+        if name is None or aws.get(key) is not None:
             continue
         aws[key] = environ[name]
         given[section, key] = name

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from worker.settings import checks
@@ -19,6 +19,14 @@ from worker.settings.topic import TopicSettings
 __all__ = ["AwsSettings", "FleetSettings", "LogSettings", "ServerSettings"]
 
 
+def _a_url(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    host = rest.partition("/")[0]
+    if scheme not in {"http", "https"} or not host or "@" in host or any(c.isspace() for c in rest):
+        raise refusal(f"is {found(text)}, but must be a URL such as http://127.0.0.1:4566, without user and password")
+    return text
+
+
 class AwsSettings(Settings):
     """Where AWS is. Credentials are never written here: the AWS SDK finds them."""
 
@@ -31,23 +39,19 @@ class AwsSettings(Settings):
     """The AWS region; unset, `AWS_REGION`, `AWS_DEFAULT_REGION`, then the AWS profile tell it."""
     endpoint_url: str | None = Field(default=None, examples=["http://127.0.0.1:4566"])
     """Address of an emulator or private endpoint, for every service; unset, `AWS_ENDPOINT_URL`, then AWS itself."""
-    sqs_endpoint_url: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
-    """From `AWS_ENDPOINT_URL_SQS` alone: SQS's own endpoint where `endpoint_url` is not in the file."""
+    service_endpoint_urls: SkipJsonSchema[dict[str, Annotated[str, AfterValidator(_a_url)]]] = Field(
+        default_factory=dict, exclude=True
+    )
+    """From `AWS_ENDPOINT_URL_SQS` and its like alone: a service's own endpoint where `endpoint_url` is not in the file."""
 
-    @field_validator("endpoint_url", "sqs_endpoint_url")
+    @field_validator("endpoint_url")
     @classmethod
     def _is_a_url(cls, text: str | None) -> str | None:
-        scheme, _, rest = (text or "http://host").partition("://")
-        host = rest.partition("/")[0]
-        if scheme not in {"http", "https"} or not host or "@" in host or any(c.isspace() for c in rest):
-            raise refusal(
-                f"is {found(text)}, but must be a URL such as http://127.0.0.1:4566, without user and password"
-            )
-        return text
+        return None if text is None else _a_url(text)
 
     def endpoint_for(self, service: str) -> str | None:
         """Return the endpoint URL of a service (`sqs`, `sns`, ...); `None` means AWS's own."""
-        return (self.sqs_endpoint_url if service == "sqs" else None) or self.endpoint_url
+        return self.service_endpoint_urls.get(service, self.endpoint_url)
 
 
 class ServerSettings(Settings):

@@ -40,7 +40,7 @@ made from the settings themselves by `make generate`, as are [`config/fleet.exam
 - Every value can be overridden by the environment: `LONGSHORE_` and the keys in capitals, joined by two underscores, `-` and `.` as
   `_`; positions in lists count from 0. `LONGSHORE_QUEUES__ORDER_PROCESSING__DEAD_LETTER__MAX_RECEIVE_COUNT=12`. Values are YAML.
   A variable overrides what the file has; it never adds a queue or topic. One that is almost a setting is refused.
-- `AWS_REGION`, `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_SQS` fill in what the file leaves open under `aws`.
+- `AWS_REGION`, `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL` and those of single services (`AWS_ENDPOINT_URL_SQS`, `_SNS`, `_S3`, `_DYNAMODB`, `_STS`) fill in what the file leaves open under `aws`.
 - What `defaults` says holds for every queue that does not say otherwise; `retry`, `breaker`, `large_payloads` and `tags` are merged key by key.
 """
 

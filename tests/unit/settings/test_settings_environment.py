@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from worker.fleet.process import aws_access
 from worker.settings import FleetSettings
 
 Load = Callable[..., FleetSettings]
@@ -170,7 +171,7 @@ def test_what_others_set_is_left_alone(loaded: Load, name: str, text: str) -> No
         ),
         ({"AWS_REGION": "Mars", "LONGSHORE_AWS__REGION": ""}, "AWS_REGION is 'Mars', but must be an AWS region"),
         ({"AWS_ENDPOINT_URL": "here"}, "AWS_ENDPOINT_URL is 'here', but must be a URL such as"),
-        ({"AWS_ENDPOINT_URL_SQS": "here"}, "AWS_ENDPOINT_URL_SQS is 'here', but must be a URL such as"),
+        ({"AWS_ENDPOINT_URL_S3": "here"}, "AWS_ENDPOINT_URL_S3 is 'here', but must be a URL such as"),
     ],
 )
 def test_a_bad_value_is_told_of_the_variable(refused: Refuse, environ: dict[str, str], said: str) -> None:
@@ -227,3 +228,13 @@ def test_the_usual_variables_fill_in_the_endpoints(
 ) -> None:
     aws = loaded(f"aws: {{endpoint_url: {written}}}\nqueues: {{q: {{handlers: app:router}}}}", environ).aws
     assert (aws.endpoint_for("sqs"), aws.endpoint_for("sns")) == (sqs, sns)
+
+
+@pytest.mark.parametrize("service", ["dynamodb", "s3", "sns", "sqs", "sts"])
+def test_every_service_may_have_a_variable_of_its_own(loaded: Load, service: str) -> None:
+    """As in any AWS SDK."""
+    environ = {"AWS_ENDPOINT_URL": "http://a:1", f"AWS_ENDPOINT_URL_{service.upper()}": "http://b:2"}
+    access = aws_access(loaded("queues: {q: {handlers: app:router}}", environ))
+    others = {"dynamodb", "s3", "sns", "sqs", "sts"} - {service}
+    assert access.endpoint_for(service) == "http://b:2"
+    assert {access.endpoint_for(other) for other in others} == {"http://a:1"}

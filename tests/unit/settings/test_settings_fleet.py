@@ -189,7 +189,7 @@ def test_numbers_that_fit_are_no_warning(loaded: Load) -> None:
     assert loaded(f"queues: {{q: {{handlers: app:router, {lines}}}}}").warnings == ()
 
 
-def test_sqs_may_have_an_endpoint_of_its_own() -> None:
-    aws = AwsSettings(endpoint_url="http://all:1", sqs_endpoint_url="http://sqs:2")
+def test_a_service_may_have_an_endpoint_of_its_own() -> None:
+    aws = AwsSettings(endpoint_url="http://all:1", service_endpoint_urls={"sqs": "http://sqs:2"})
     assert (aws.endpoint_for("sqs"), aws.endpoint_for("sns")) == ("http://sqs:2", "http://all:1")
     assert AwsSettings(endpoint_url="http://all:1").endpoint_for("sqs") == "http://all:1"

@@ -19,7 +19,10 @@ Refuse = Callable[..., str]
         ("port: 1", "port is not a setting; did you mean server.port?"),
         ("concurrency: 1", "concurrency is not a setting; did you mean defaults.concurrency?"),
         ("aws: {xyz: 1}", "aws.xyz is not a setting; the settings there are region, endpoint_url"),
-        ("aws: {sqs_endpoint_url: http://a}", "aws.sqs_endpoint_url is not a setting; did you mean endpoint_url?"),
+        (
+            "aws: {service_endpoint_urls: http://a}",
+            "aws.service_endpoint_urls is not a setting; did you mean endpoint_url?",
+        ),
         ("true: 1", "True is not a setting; the settings there are service, aws"),
         ("defaults: {handlers: app:router}", "defaults.handlers is not a setting; the settings there are"),
         ("defaults: {retry: {base: 1}}", "defaults.retry.base is not a setting; did you mean base_seconds?"),
