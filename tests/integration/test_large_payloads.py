@@ -1,7 +1,10 @@
 """Large payloads in a real S3, on the way from publisher to handler."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +13,19 @@ from pydantic import BaseModel
 from support.command import longshore
 from support.limited_user import LimitedUser
 
-from worker import LargePayloads, Message, Publisher, Router
+from worker import LargePayloads, Message, Publisher, Router, migrate, outbox
+from worker.aws.pointers import pointer_body
 from worker.aws.s3 import S3Objects
 from worker.aws.session import AwsAccess, AwsClients, Credentials
 from worker.aws.sqs import SqsSource
 from worker.errors import Fault, SourceError
 from worker.fleet.process import Process
+from worker.fleet.relays import open_relays
 from worker.local import EmbeddedAws
 from worker.objects import S3Pointer
+from worker.publisher.topic import SnsTopic
 from worker.settings import FleetSettings
+from worker.telemetry.metrics import Metrics
 from worker.topology import Queue, Subscription, Topic, Topology, apply
 
 pytestmark = pytest.mark.integration
@@ -155,6 +162,47 @@ async def test_a_large_event_arrives_as_it_was_published(
     assert {tuple(sorted(attributes)) for _, attributes in seen} == {("event_type", "published_at")}
     left = await objects._channel.call("list_objects_v2", Bucket=bucket)
     assert left.get("KeyCount", 0) == 0
+
+
+@pytest.mark.parametrize("way", ["by itself", "inside run"])
+async def test_a_relay_finds_the_bucket_in_the_fleet_file(
+    embedded_aws: EmbeddedAws,
+    make_outlet: Callable[[str], Awaitable[tuple[str, Callable[[], Awaitable[list[str]]]]]],
+    objects: S3Objects,
+    bucket: str,
+    tmp_path: Path,
+    way: str,
+) -> None:
+    """And puts in what its author said may be large; what is small travels as ever."""
+    url = f"sqlite:///{tmp_path}/orders.sqlite"
+    topic, arrived = await make_outlet("events")
+    fleet: dict[str, Any] = {
+        "topics": {topic: {"large_payloads": {"bucket": bucket}}},
+        "queues": {"orders": {"handlers": "a:router"}},
+        "outbox": {"database": url, "topics": [topic]},
+    }
+    (tmp_path / "fleet.yaml").write_text(json.dumps(fleet))
+    await migrate(url)
+    with closing(sqlite3.connect(tmp_path / "orders.sqlite")) as connection, connection:
+        for note in ("x" * 300_000, "x"):
+            outbox.publish_sync(connection, "order.created", {"note": note}, topic=topic, max_bytes=1_000_000)
+    if way == "by itself":
+        ended = await asyncio.to_thread(
+            *(longshore, "outbox", "--database", url, "--topic", topic, "--once"),
+            folder=tmp_path,
+            environment=embedded_aws.environment,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout == "sent 2 events\n"
+    else:
+        settings, access, metrics = FleetSettings.model_validate(fleet), embedded_aws.access, Metrics()
+        async with open_relays(settings, lambda address: SnsTopic(address, access, connections=1), metrics):
+            async with asyncio.timeout(30):
+                while metrics.outboxes()[topic]["sent"] != 2:  # noqa: ASYNC110 - it is nobody's event
+                    await asyncio.sleep(0.05)
+    (stored,) = (await objects._channel.call("list_objects_v2", Bucket=bucket))["Contents"]
+    assert stored["Size"] == 300_000 + len('{"note":""}')
+    assert sorted(await arrived()) == sorted([pointer_body(S3Pointer(bucket, stored["Key"])), '{"note":"x"}'])
 
 
 async def test_the_command_finds_the_bucket_in_the_fleet_file(

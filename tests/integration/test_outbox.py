@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,12 +18,12 @@ from worker.errors import EntryError, Fault
 from worker.outbox.relay import Relay, Stop
 from worker.outbox.serving import drain
 from worker.outbox.store import Outbox, sole_relay
-from worker.publisher import Topic
+from worker.publisher import LargePayloads, Topic
 from worker.publisher.topic import Publication
 from worker.sql.connection import Steps
 from worker.sql.database import Database, open_database
 from worker.telemetry.metrics import OutboxMetrics
-from worker.testing import MemoryTopic
+from worker.testing import MemoryObjects, MemoryTopic
 
 pytestmark = pytest.mark.integration
 
@@ -112,6 +113,45 @@ async def test_what_sns_would_refuse_is_refused_in_the_transaction(url: str) -> 
         with pytest.raises(UsageError, match="the key of an event must be text"):
             await outbox.publish(connection, "order.paid", {}, topic="orders", key="")
     assert await relay_once(url, MemoryTopic("orders")) == 0
+
+
+async def test_until_when_an_event_is_worth_handling_goes_with_it(url: str) -> None:
+    """As an attribute, like that of an event that is published at once; with it, six are left."""
+    topic = MemoryTopic("orders")
+    moment = datetime(2030, 1, 1, tzinfo=UTC)
+    six = {f"a{number}": "x" for number in range(6)}
+    async with transaction(a_way(url), url) as (connection, _):
+        await outbox.publish(connection, "order.paid", {}, topic="orders", expires_at=moment, attributes=six)
+        with pytest.raises(PublishError, match="8 attributes of its own, but at most 7"):
+            await outbox.publish(
+                connection, "order.paid", {}, topic="orders", expires_at=moment, attributes={**six, "b": "x"}
+            )
+        with pytest.raises(PublishError, match="expires_at has no time zone"):
+            await outbox.publish(connection, "order.paid", {}, topic="orders", expires_at=moment.replace(tzinfo=None))
+    assert await relay_once(url, topic) == 1
+    assert topic.publications[0].attributes["expires_at"].value == "2030-01-01T00:00:00.000+00:00"
+    assert len(topic.publications[0].attributes) == 10
+
+
+async def test_a_large_event_goes_through_s3_where_its_relay_has_a_bucket(url: str) -> None:
+    """It is refused at once unless its author says that it may be large, and for good by a relay without a bucket."""
+    objects, event = MemoryObjects(), {"note": "x" * 300_000}
+    async with transaction(a_way(url), url) as (connection, _):
+        with pytest.raises(PublishError, match="takes at most 262,144"):
+            await outbox.publish(connection, "order.paid", event, topic="orders")
+        await outbox.publish(connection, "order.paid", event, topic="orders", max_bytes=1_000_000)
+    topic = MemoryTopic("orders")
+    assert await relay_once(url, topic, large_payloads=LargePayloads("payloads", objects=objects)) == 1
+    (sent,) = topic.publications
+    assert sent.attributes["ExtendedPayloadSize"].value == str(len('{"note":""}') + 300_000)
+    assert "idempotency_key" in sent.attributes
+    assert "PayloadS3Pointer" in sent.body
+    async with transaction(a_way(url), url) as (connection, _):
+        await outbox.publish(connection, "order.paid", event, topic="orders", max_bytes=1_000_000)
+    assert await relay_once(url, topic) == 1
+    assert len(topic.publications) == 1
+    ((refusal,),) = await execute(url, "SELECT refusal FROM longshore_outbox WHERE refused_at IS NOT NULL")
+    assert "takes at most 262,144" in refusal
 
 
 async def test_missing_tables_are_named(orders_url: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -59,3 +60,17 @@ async def text(client: aiohttp.ClientSession, path: str) -> str:
 def test_a_port_is_refused_where_it_has_no_effect(tmp_path: Path) -> None:
     arguments = ("outbox", "--database", f"sqlite:///{tmp_path}/none", "--topic", "payments", "--once", "--port", "0")
     assert "--port has no effect with --once" in mistake(longshore(*arguments, folder=tmp_path))
+
+
+async def test_a_port_that_is_taken_is_named_as_it_was_given(tmp_path: Path, aws_environment: dict[str, str]) -> None:
+    url = f"sqlite:///{tmp_path}/orders.sqlite"
+    await prepare(url)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        arguments = ("outbox", "--database", url, "--topic", "payments", "--port", port)
+        ended = await asyncio.to_thread(longshore, *arguments, folder=tmp_path, environment=aws_environment)
+    assert mistake(ended).endswith(
+        f"--port {port} on 127.0.0.1 is taken by another process; stop it, choose another port, or set --port 0 to take a free one"
+    )

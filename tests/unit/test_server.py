@@ -273,7 +273,7 @@ async def test_a_host_that_is_not_ours_is_one_sentence(view: View, metrics: Metr
 def test_any_reason_not_to_listen_is_one_sentence_that_says_what_to_do(error: OSError, part: str) -> None:
     from worker.server.status import _explain
 
-    sentence = _explain("example.invalid", 80, error)
+    sentence = _explain("example.invalid", 80, error, ("server.host:", "server.port:"))
     assert part in sentence
     assert "\n" not in sentence
     assert "; " in sentence

@@ -132,6 +132,20 @@ def test_a_consumer_publishes_to_the_topics_of_its_outbox_alone() -> None:
     assert not [name for name in found if "crypt" in name]
 
 
+def test_a_consumer_stores_the_large_payloads_of_its_outbox() -> None:
+    described = {
+        "topics": {
+            "events": {"large_payloads": {"bucket": "ours"}},
+            "unsent": {"large_payloads": {"bucket": "theirs"}},
+        },
+        "queues": {"orders": {"handlers": "a:router"}},
+        "outbox": {"database": "sqlite:///orders.sqlite", "topics": ["events"]},
+    }
+    found = statements(Role.CONSUMER, FleetSettings.model_validate(described), queues=["orders"])
+    assert found["StorePayloads"]["Action"] == ["s3:PutObject"]
+    assert found["StorePayloads"]["Resource"] == ["arn:aws:s3:::ours/*"]
+
+
 def test_a_consumer_uses_the_keys_of_its_outbox_through_sns_and_those_of_its_queues_through_sqs() -> None:
     settings = FleetSettings.model_validate(
         {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from worker.outbox.serving import Serving
     from worker.publisher import Publisher
     from worker.settings import AwsSettings
+    from worker.settings.payloads import OffloadSettings
     from worker.telemetry.metrics import Metrics
 
 __all__ = ["outbox"]
@@ -54,7 +55,7 @@ def outbox(
     logs.configure("json", "info")
     if once and port is not None:
         raise UsageError("--port has no effect with --once, which ends by itself: leave one of them out")
-    addresses = {name: choose_topic(name, config)[:2] for name in topic}
+    addresses = {name: choose_topic(name, config) for name in topic}
     raise typer.Exit(
         asyncio.run(_run(database, addresses, is_once=once, listen=None if port is None else (host, port)))
     )
@@ -62,7 +63,7 @@ def outbox(
 
 async def _run(
     url: str,
-    addresses: "dict[str, tuple[str, AwsSettings | None]]",
+    addresses: "dict[str, tuple[str, AwsSettings | None, OffloadSettings | None]]",
     *,
     is_once: bool,
     listen: tuple[str, int] | None,
@@ -72,8 +73,8 @@ async def _run(
     from worker.publisher import Publisher
 
     publishers = {
-        name: Publisher(address, aws=aws, patience_seconds=PATIENCE_SECONDS)
-        for name, (address, aws) in addresses.items()
+        name: Publisher(address, aws=aws, patience_seconds=PATIENCE_SECONDS, large_payloads=large)
+        for name, (address, aws, large) in addresses.items()
     }
     stop = Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -113,7 +114,7 @@ async def _listen(
 
     from worker.server.status import StatusServer
 
-    server = StatusServer(*listen, status=_Relays(relays, metrics), metrics=metrics)
+    server = StatusServer(*listen, status=_Relays(relays, metrics), metrics=metrics, named=("--host", "--port"))
     await stack.enter_async_context(server)
     structlog.get_logger("outbox").info("listening", host=listen[0], port=server.port)
 

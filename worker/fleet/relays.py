@@ -32,7 +32,9 @@ async def open_relays(settings: FleetSettings, open_topic: OpenTopic, metrics: M
         for text in settings.outbox.topics:
             declared = settings.topics[Address.of_topic(text).name]
             address = text if text != declared.name else declared.address
-            publisher = Publisher(open_topic(address), patience_seconds=PATIENCE_SECONDS)
+            publisher = Publisher(
+                open_topic(address), patience_seconds=PATIENCE_SECONDS, large_payloads=declared.large_payloads
+            )
             relays.append(
                 await stack.enter_async_context(Serving(str(settings.outbox.database), publisher, metrics.outbox(text)))
             )

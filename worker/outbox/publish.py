@@ -13,7 +13,7 @@ from typing import Any, Final
 from worker.errors import UsageError
 from worker.inbox import IDEMPOTENCY_KEY
 from worker.message import Attribute
-from worker.publisher.composer import MAX_BYTES, AttributeValue, Composer, Outgoing
+from worker.publisher.composer import MAX_BYTES, AttributeValue, Composer, Moment, Outgoing
 from worker.sql.connection import Statement, Steps, adapt, run, run_async
 
 __all__ = ["publish", "publish_sync", "read_attributes"]
@@ -40,16 +40,21 @@ async def publish(  # noqa: PLR0913 - an event has these parts
     group_id: str | None = None,
     key: str | None = None,
     attributes: Mapping[str, AttributeValue] | None = None,
+    expires_at: Moment | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> str:
     """Store an event in the connection's transaction, to be published once that is committed; return its key.
 
     `connection` is what `message.once` takes. `topic` is the name that the relay is started with. Events of one `group_id`
     are published in the order in which they were stored; the others in any. `key` names the event in your business, such as
     `f"{order_id}:paid"`, else it is random; it travels as the attribute `idempotency_key`, because an event may be
-    published twice, and on a FIFO topic as its deduplication id. `attributes` are at most seven.
+    published twice, and on a FIFO topic as its deduplication id. `attributes` are at most seven, with `expires_at` six;
+    that is what `Publisher.publish` takes, and the event is published all the same when it has passed.
+    `max_bytes` is what the event may have with its attributes: more than SNS takes where the relay puts large payloads into S3
+    (`topics.NAME.large_payloads`); a relay that does not will refuse it.
     Raises `PublishError` at once for an event that SNS would refuse, and `UsageError` for a connection or key that is none.
     """
-    steps = _store(Outgoing(event_type, event, attributes, group_id), topic, _key(key))
+    steps = _store(Outgoing(event_type, event, attributes, group_id, None, expires_at), topic, _key(key), max_bytes)
     adapted = adapt(connection)
     return await run_async(adapted, steps(adapted.dialect))
 
@@ -63,9 +68,11 @@ def publish_sync(  # noqa: PLR0913 - an event has these parts
     group_id: str | None = None,
     key: str | None = None,
     attributes: Mapping[str, AttributeValue] | None = None,
+    expires_at: Moment | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> str:
     """Do what `publish` does on a connection that is not asynchronous."""
-    steps = _store(Outgoing(event_type, event, attributes, group_id), topic, _key(key))
+    steps = _store(Outgoing(event_type, event, attributes, group_id, None, expires_at), topic, _key(key), max_bytes)
     adapted = adapt(connection)
     return run(adapted, steps(adapted.dialect))
 
@@ -75,9 +82,9 @@ def read_attributes(stored: str) -> dict[str, AttributeValue]:
     return {name: _read(kind, value) for name, (kind, value) in json.loads(stored).items()}
 
 
-def _store(outgoing: Outgoing, topic: str, key: str) -> "_Store":
+def _store(outgoing: Outgoing, topic: str, key: str, max_bytes: int) -> "_Store":
     is_fifo = topic.endswith(".fifo")
-    composed = _composer(topic).compose(
+    composed = _composer(topic, max_bytes).compose(
         outgoing._replace(
             attributes={
                 **(outgoing.attributes or {}),
@@ -115,8 +122,8 @@ class _Store:
 
 
 @lru_cache(maxsize=100)
-def _composer(topic: str) -> Composer:
-    return Composer(topic, max_bytes=MAX_BYTES)
+def _composer(topic: str, max_bytes: int) -> Composer:
+    return Composer(topic, max_bytes=max_bytes)
 
 
 def _key(given: Any) -> str:

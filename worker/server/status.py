@@ -69,9 +69,19 @@ class StatusServer:
     Entering raises `UsageError` when the address cannot be listened on. Leaving waits for no client.
     """
 
-    def __init__(self, host: str, port: int, *, status: StatusView, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        status: StatusView,
+        metrics: Metrics,
+        named: tuple[str, str] = ("server.host:", "server.port:"),
+    ) -> None:
+        """`named` is what users call host and port, as they write them."""
         self._host = host
         self._port = port
+        self._named = named
         self._status = status
         self._metrics = metrics
         self._runner: web.ServerRunner | None = None
@@ -104,7 +114,7 @@ class StatusServer:
             await web.TCPSite(runner, self._host, self._port).start()
         except OSError as error:
             await runner.cleanup()
-            raise UsageError(_explain(self._host, self._port, error)) from error
+            raise UsageError(_explain(self._host, self._port, error, self._named)) from error
         self._runner = runner
         return self
 
@@ -159,24 +169,23 @@ def _json(answer: Any, *, status: int = 200) -> web.Response:
     return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
 
-def _explain(host: str, port: int, error: OSError) -> str:
+def _explain(host: str, port: int, error: OSError, named: tuple[str, str]) -> str:
     """Say in one sentence why nothing can be listened on there, and what to do."""
+    host_name, port_name = (name.rstrip(":") for name in named)
+    free = f"or set {named[1]} 0 to take a free one"
     if isinstance(error, socket.gaierror) or error.errno in _NO_SUCH_HOST:
         return (
-            f"server.host {host} is not an address of this machine; "
+            f"{host_name} {host} is not an address of this machine; "
             "use 127.0.0.1 for this machine only or 0.0.0.0 for all its addresses"
         )
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"server.port {port} on {host} is taken by another process; "
-            "stop it, choose another port, or set server.port: 0 to take a free one"
-        )
+        return f"{port_name} {port} on {host} is taken by another process; stop it, choose another port, {free}"
     if error.errno == errno.EACCES:
         return (
-            f"server.port {port} on {host} needs rights that this process does not have; "
-            "choose a port from 1024 to 65535, or set server.port: 0 to take a free one"
+            f"{port_name} {port} on {host} needs rights that this process does not have; "
+            f"choose a port from 1024 to 65535, {free}"
         )
     return (
-        f"server.port {port} on {host} cannot be listened on ({error.strerror or error}); "
-        "choose another host or port, or set server.port: 0 to take a free one"
+        f"{port_name} {port} on {host} cannot be listened on ({error.strerror or error}); "
+        f"choose another host or port, {free}"
     )

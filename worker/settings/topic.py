@@ -47,7 +47,7 @@ class TopicSettings(Settings):
     tags: Tags = Field(default={}, max_length=MAX_TAGS)
     """Tags that `topology apply` puts on the topic."""
     large_payloads: OffloadSettings = OffloadSettings()
-    """Where events go that are too large for a message, when `longshore publish` publishes them."""
+    """Where events go that are too large for a message, when `longshore publish` or the relay of an outbox publishes them."""
 
     @property
     def is_fifo(self) -> bool:

@@ -81,6 +81,8 @@ def _consumer(fleet: FleetSettings, reach: Reach, keys: Keys) -> Iterator[Grant]
     yield from keys.grants("sqs", reads=reach.keys(reach.queues), writes=reach.keys(reach.nets))
     sent = [fleet.topics[name] for name in fleet.outbox.names()]
     yield Grant("SendOutbox", ("sns:Publish",), [reach.topic(topic.address) for topic in sent])
+    stored = filter(None, (topic.large_payloads.bucket for topic in sent))
+    yield Grant("StorePayloads", ("s3:PutObject",), reach.objects(stored))
     yield from keys.grants("sns", writes=[topic.kms_key for topic in sent if topic.kms_key])
 
 
