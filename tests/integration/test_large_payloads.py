@@ -187,11 +187,8 @@ async def test_a_relay_finds_the_bucket_in_the_fleet_file(
         for note in ("x" * 300_000, "x"):
             outbox.publish_sync(connection, "order.created", {"note": note}, topic=topic, max_bytes=1_000_000)
     if way == "by itself":
-        ended = await asyncio.to_thread(
-            *(longshore, "outbox", "--database", url, "--topic", topic, "--once"),
-            folder=tmp_path,
-            environment=embedded_aws.environment,
-        )
+        arguments = ("outbox", "--database", url, "--topic", topic, "--once")
+        ended = await asyncio.to_thread(longshore, *arguments, folder=tmp_path, environment=embedded_aws.environment)
         assert ended.returncode == 0, ended.stderr
         assert ended.stdout == "sent 2 events\n"
     else:
