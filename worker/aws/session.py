@@ -1,8 +1,8 @@
 """`AwsClients`: the AWS clients of one process, made from one session whose credentials are never frozen."""
 
 import threading
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib import metadata
@@ -17,6 +17,7 @@ from botocore.parsers import ResponseParserError
 from botocore.session import Session as BlockingSession
 
 from worker.aws.channel import Channel
+from worker.aws.lane import Lane
 from worker.errors import UsageError
 
 __all__ = ["AwsAccess", "AwsClients", "Credentials"]
@@ -158,7 +159,7 @@ class AwsClients:
             context: AbstractAsyncContextManager[Any] = used.create_client(
                 service, region_name=self.region, endpoint_url=self._access.endpoint_for(service), config=config
             )
-            return context
+            return _in_the_lane(context) if service == "sqs" else context
 
         return Channel(open_client)
 
@@ -215,3 +216,10 @@ def _version() -> str:
         return metadata.version("longshore")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+@asynccontextmanager
+async def _in_the_lane(context: AbstractAsyncContextManager[Any]) -> AsyncIterator[Any]:
+    async with context as client:
+        Lane.take(client)
+        yield client
