@@ -125,3 +125,18 @@ def test_it_loads_itself_again_and_nothing_else() -> None:
 )
 def test_a_span_is_told_in_the_units_that_matter(seconds: float | None, shown: str) -> None:
     assert f", up {shown}</p>" in page({"uptime_seconds": seconds})
+
+
+def test_outboxes_have_a_table_of_their_own() -> None:
+    outboxes = {"pay<ments": {"sent": 1234, "refused": 2, "waiting": 7, "oldest_seconds": 65.2}}
+    text = page(status(Metrics(), outboxes=outboxes))
+    assert '<th scope="col">outbox</th>' in text
+    assert "<td>pay&lt;ments</td>" in text
+    assert re.findall(r'<td data-name="([^"]+)">(.*?)</td>', text) == [
+        ("waiting", "7"),
+        ("oldest", "1 min 5 s"),
+        ("sent", "1,234"),
+        ("refused", '<span class="bad">2</span>'),
+    ]
+    assert "No queue has been started" not in text
+    assert "outbox" not in page(status(Metrics(), outboxes={}))

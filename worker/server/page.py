@@ -37,7 +37,7 @@ Cell = Callable[[Snapshot], str]
 
 
 def page(status: Mapping[str, Any]) -> str:
-    """Return the page of a status: service, version, state, uptime, problems, warnings, and the queues' numbers.
+    """Return the page of a status: service, version, state, uptime, problems, warnings, and the numbers of queues and outboxes.
 
     What is absent, `None` or not a number is shown as a dash, never as 0. Every value is escaped.
     """
@@ -55,7 +55,7 @@ def page(status: Mapping[str, Any]) -> str:
 <body>
 <h1>{service} <span class="{looks}">{state}</span></h1>
 <p>longshore {_text(status.get("version"))}, up {_duration(status.get("uptime_seconds"))}</p>
-{_list("bad", status.get("problems") or ())}{_list("odd", status.get("warnings") or ())}{_table(status.get("queues") or {})}
+{_list("bad", status.get("problems") or ())}{_list("odd", status.get("warnings") or ())}{_tables(status.get("queues") or {}, status.get("outboxes") or {})}
 <p><a href="/api/status">/api/status</a> <a href="/metrics">/metrics</a> <a href="/readyz">/readyz</a> <a href="/livez">/livez</a></p>
 </body>
 </html>
@@ -67,18 +67,24 @@ def _list(looks: str, sentences: Sequence[object]) -> str:
     return f'<ul class="{looks}">{items}</ul>\n' if items else ""
 
 
-def _table(queues: Mapping[str, Snapshot]) -> str:
-    if not queues:
+def _tables(queues: Mapping[str, Snapshot], outboxes: Mapping[str, Snapshot]) -> str:
+    if not queues and not outboxes:
         return "<p>No queue has been started yet.</p>"
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("queue", *_COLUMNS))
-    rows = "".join(f"<tr>{''.join(_row(name, queue))}</tr>\n" for name, queue in queues.items())
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>"
+    return _table("queue", queues, _QUEUE) + _table("outbox", outboxes, _OUTBOX)
 
 
-def _row(name: str, queue: Snapshot) -> Iterator[str]:
+def _table(what: str, shown: Mapping[str, Snapshot], columns: Mapping[str, Cell]) -> str:
+    if not shown:
+        return ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in (what, *columns))
+    rows = "".join(f"<tr>{''.join(_row(name, one, columns))}</tr>\n" for name, one in shown.items())
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n"
+
+
+def _row(name: str, shown: Snapshot, columns: Mapping[str, Cell]) -> Iterator[str]:
     yield f"<td>{_text(name)}</td>"
-    for column, cell in _COLUMNS.items():
-        yield f'<td data-name="{column}">{cell(queue)}</td>'
+    for column, cell in columns.items():
+        yield f'<td data-name="{column}">{cell(shown)}</td>'
 
 
 def _text(value: object) -> str:
@@ -111,9 +117,14 @@ def _retried(queue: Snapshot) -> str:
     return f"{sum(known):,.0f}" if known else UNKNOWN
 
 
-def _dead_letters(queue: Snapshot) -> str:
-    shown = _count("dead_letters")(queue)
-    return shown if shown in {"0", UNKNOWN} else f'<span class="bad">{shown}</span>'
+def _bad(*path: str) -> Cell:
+    """Return a count that looks bad unless it is 0."""
+
+    def cell(shown: Snapshot) -> str:
+        text = _count(*path)(shown)
+        return text if text in {"0", UNKNOWN} else f'<span class="bad">{text}</span>'
+
+    return cell
 
 
 def _in_hand(queue: Snapshot) -> str:
@@ -156,11 +167,11 @@ def _duration(seconds: Any) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-_COLUMNS: Mapping[str, Cell] = {
+_QUEUE: Mapping[str, Cell] = {
     "waiting": _count("messages", "visible"),
     "in flight": _count("messages", "in_flight"),
     "delayed": _count("messages", "delayed"),
-    "dead letters": _dead_letters,
+    "dead letters": _bad("dead_letters"),
     "received": _count("received"),
     "handled": _count("settled", "ack"),
     "retried": _retried,
@@ -171,3 +182,10 @@ _COLUMNS: Mapping[str, Cell] = {
     "ready": _ready,
 }
 """What stands in which column; the names are ours and need no escaping."""
+
+_OUTBOX: Mapping[str, Cell] = {
+    "waiting": _count("waiting"),
+    "oldest": lambda outbox: _duration(_at(outbox, "oldest_seconds")),
+    "sent": _count("sent"),
+    "refused": _bad("refused"),
+}
