@@ -48,6 +48,8 @@ class _Circle:
         self._joined: list[_Ticket] = []
         self._ends_before = len(self._order)
         """The place of the first that may not be overtaken."""
+        self._ended: list[asyncio.Future[bool]] = [asyncio.get_running_loop().create_future() for _ in self._order]
+        """Whether each is done, once that is known."""
 
     def without(self, message_id: str) -> list[_Ticket]:
         """Wait for one less; return everybody who joined, in order, once nobody is waited for."""
@@ -69,6 +71,17 @@ class _Circle:
     def admits(self, ticket: _Ticket) -> bool:
         """Whether nobody before it has failed."""
         return self._place(ticket) < self._ends_before
+
+    async def counts(self, message_id: str) -> bool:
+        """Whether all that come before it are done: else nothing that is said of it counts, and it is handled again, after them."""
+        for earlier in self._ended[: self._order.index(message_id)]:
+            if not (earlier.result() if earlier.done() else await asyncio.shield(earlier)):
+                return False
+        return True
+
+    def ended(self, message_id: str, *, is_done: bool) -> None:
+        """Tell those behind it what became of a message."""
+        self._ended[self._order.index(message_id)].set_result(is_done)
 
     def _place(self, ticket: _Ticket) -> int:
         return self._order.index(ticket.delivery.received.id)
@@ -154,9 +167,10 @@ class Batches:
                 if ticket.run is None and (delivery.cause is not None or not isinstance(happened, Ack)):
                     ticket.circle.fail(message.id)
                 self._begin(ticket.circle.without(message.id))
+        fate: Fate | None = None if ticket.is_void else happened
         if delivery.cause is not None and not ticket.is_answered:
-            return interrupted(delivery.cause, has_run=ticket.run is not None)
-        return None if ticket.is_void else happened
+            fate = interrupted(delivery.cause, has_run=ticket.run is not None)
+        return fate if ticket.circle is None else await self._in_order(ticket.circle, message.id, fate)
 
     def expect(self, deliveries: Sequence[Delivery]) -> None:
         """The next attempts of these are one batch, in this order."""
@@ -169,6 +183,7 @@ class Batches:
         if circle is not None:
             if not is_done:
                 circle.fail(message_id)
+            circle.ended(message_id, is_done=is_done)
             self._begin(circle.without(message_id))
 
     def flush(self) -> None:
@@ -180,6 +195,16 @@ class Batches:
         while len(self._pending) > self._turns * self._batch.size:
             self._turns += 1
             self._launch(self._in_turn())
+
+    @staticmethod
+    async def _in_order(circle: _Circle, message_id: str, fate: Fate | None) -> Fate | None:
+        """Return what counts of a fate in a FIFO group: nothing behind the first message that is not done."""
+        counts = False
+        try:
+            counts = await circle.counts(message_id)
+        finally:
+            circle.ended(message_id, is_done=counts and isinstance(fate, Ack))
+        return fate if counts else None
 
     async def _join(self, message: Message[Any]) -> Outcome:
         """Wait for a batch to handle the message; the innermost of its middleware."""

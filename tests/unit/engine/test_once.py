@@ -9,7 +9,7 @@ import pytest
 from support.kills import killed
 from support.loop_time import now
 
-from worker import Ack, Batch, Message, Outcome, PermanentError, Router, TransientError
+from worker import Ack, Batch, Message, Outcome, PermanentError, Retry, Router, TransientError
 from worker.engine.once import OTHER_PAYLOAD
 from worker.idempotency import Answer, Mark, MemoryStore
 from worker.telemetry import declared
@@ -357,6 +357,31 @@ async def test_a_group_keeps_its_order_around_duplicates(store: MemoryStore, bat
     assert done == ["1", "2", "3", "4"]
     assert source.is_empty
     assert source.dead_letters == []
+
+
+async def test_behind_the_first_failure_of_a_group_nothing_is_marked_as_done(store: MemoryStore) -> None:
+    """What a batch handler says of messages behind it does not count: they are handled again, and no mark says that they were (I1, B1)."""
+    source = MemorySource("orders.fifo")
+    effects: list[str] = []
+    failing = ["2"]
+    router = Router()
+
+    @router.on("*", idempotency_key="order_id", batch=Batch(10))
+    async def handle_many(messages: Sequence[Message[dict[str, Any]]]) -> dict[str, Outcome]:
+        for message in messages:
+            if message.event["order_id"] in failing:
+                failing.remove(message.event["order_id"])
+                return {message.id: Retry(after=1)}  # and stop there
+            effects.append(message.event["order_id"])
+        return {}
+
+    for number in range(1, 5):
+        source.send(order(str(number)), group_id="g", deduplication_id=str(number))
+    await fleet_at(source, store).run(router)
+    assert effects == ["1", "2", "3", "4"]
+    assert source.is_empty
+    assert source.dead_letters == []
+    assert len(store.done) == 4
 
 
 def reasons(source: MemorySource) -> list[str]:
