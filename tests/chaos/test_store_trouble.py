@@ -135,7 +135,7 @@ async def test_a_table_that_somebody_drops_is_made_again(shop: Shop, postgres: P
 
 @pytest.mark.redis
 async def test_a_worker_with_nothing_to_do_sees_that_its_store_is_back(shop: Shop) -> None:
-    """It was told so by a message that has gone; no other one has to come before it is ready again (I1)."""
+    """It was told so by a message that waits for its mark; no other one has to come before it is ready again (I1)."""
     with Redis() as redis:
         shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = redis.make_database()
         shop.configure(router="once", wait_time_seconds=1, visibility_timeout_seconds=3)
@@ -151,8 +151,9 @@ async def test_a_worker_with_nothing_to_do_sees_that_its_store_is_back(shop: Sho
             return (await worker.readiness())[0] == 200
 
         await shop.until(is_not_ready)
-        await shop.until(shop.is_drained)
+        assert not await shop.is_drained()
         redis.start()
         await shop.until(is_ready)
+        await shop.until(shop.is_drained)
         assert shop.handled == {0: 1}
         assert await worker.terminate() == 0

@@ -17,8 +17,9 @@ class Cause(Enum):
     TIMEOUT = 2
     LEASE_CAP = 3
     PERMIT_LOST = 4
-    DRAIN = 5
-    LEASE_LOST = 6
+    MARK_LOST = 5
+    DRAIN = 6
+    LEASE_LOST = 7
 
 
 class Company:

@@ -24,7 +24,7 @@ def interrupted(cause: Cause, *, has_run: bool) -> Fate:
             return Retry(reason=RAN_OUT_OF_TIME)
         case Cause.LEASE_CAP:
             return Retry(reason="the handler ran into max_lease_seconds") if has_run else Release()
-        case Cause.DRAIN | Cause.PERMIT_LOST:
+        case Cause.DRAIN | Cause.PERMIT_LOST | Cause.MARK_LOST:
             return Release()
         case Cause.THROTTLED:
             return Release(random.uniform(*THROTTLED_SECONDS))

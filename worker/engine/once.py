@@ -4,19 +4,23 @@ import asyncio
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import structlog
 
 from worker.engine.backoff import full_jitter
 from worker.engine.context import QueueContext
-from worker.engine.delivery import Delivery
+from worker.engine.delivery import Cause, Delivery
+from worker.engine.happened import interrupted
 from worker.engine.slots import Slots
 from worker.engine.vitals import LoopPulse
-from worker.errors import ConfigError, TransientError
+from worker.errors import ConfigError
 from worker.idempotency import Answer, Begun, Done, Mark, Other, Running, Store, StoreError, Together
-from worker.outcome import Ack, DeadLetter, Fate, Release, Retry
+from worker.outcome import Ack, DeadLetter, Fate, Release
+from worker.telemetry.logs import LoggedState
 
 __all__ = ["OTHER_PAYLOAD", "Once", "Work"]
 
@@ -27,6 +31,8 @@ CALL_SECONDS = 5.0
 SOONEST_SECONDS = 1.0
 """How long at least one waits for work that runs elsewhere."""
 OPEN_CAP_SECONDS = 15.0
+AGAIN_SECONDS: Final = (0.5, 1.5)
+"""After how long a store that was away is asked again."""
 PRUNE_SECONDS = 3600.0
 GRACE_SECONDS = 60.0
 OTHER_PAYLOAD = "the idempotency key was used before, with another payload"
@@ -43,13 +49,26 @@ class Work(NamedTuple):
     """A hash of the payload."""
 
 
+@dataclass(slots=True, eq=False)
+class _InHand:
+    """The work of one message that is in hand."""
+
+    mark: Mark
+    delivery: Delivery
+    is_begun: bool = False
+    """Whether the store has told us that it is ours."""
+
+
 class Once:
     """Marks the work of one queue's messages.
 
     1. `run` marks the work as in progress, runs it, and marks it as done or frees its key. Work that is done is acked, work that
        runs elsewhere waits for the end of its mark: neither is a failure.
     2. `keep` opens the store, before which nothing is received, renews what runs, and forgets what has ended.
-    3. A store that does not answer before the work is a passing failure; afterwards it is counted, since the work is done.
+    3. While the store is away nothing is received, and what is in hand waits in place: what is not begun to begin, what is done
+       to be marked so. It spends neither receives nor attempts.
+    4. When it is back, what runs is marked anew before anything is received. Work that another one has begun meanwhile, since
+       our mark had ended, is cancelled here.
 
     A mark lasts a third of the visibility timeout longer than a lease and is renewed at a third, as leases are: whoever still
     holds the lease of a message has its mark too.
@@ -63,7 +82,10 @@ class Once:
         self._owner = secrets.token_hex(8)
         self._beat_seconds = context.settings.visibility_timeout_seconds / 3
         self._mark_seconds = context.settings.visibility_timeout_seconds + self._beat_seconds
-        self._running: dict[str, Mark] = {}
+        self._in_hand: dict[str, _InHand] = {}
+        self._away = asyncio.Event()
+        """A call has failed since the store was last known to work."""
+        self._state = LoggedState(log.bind(queue=context.queue), "the idempotency store", clock=context.clock.now)
         self._begins: Together[Mark, Answer] = Together(
             lambda marks: self._call("begin", store.begin(marks)), f"begin-{context.queue}"
         )
@@ -74,45 +96,40 @@ class Once:
     async def run(self, delivery: Delivery, work: Work, attempt: Callable[[], Awaitable[Fate | None]]) -> Fate | None:
         """Return what the attempt returns, or what becomes of a message whose work is not to be run now."""
         mark = Mark(f"{self._consumer}:{work.key}", work.fingerprint, self._owner, self._mark_seconds)
-        if (other := self._running.get(mark.key)) is not None:
-            return self._refused(
-                delivery, Running(self._beat_seconds) if other.fingerprint == mark.fingerprint else Other()
-            )
-        self._running[mark.key] = mark
+        if (other := self._in_hand.get(mark.key)) is not None:
+            is_same = other.mark.fingerprint == mark.fingerprint
+            return self._refused(delivery, Running(self._beat_seconds) if is_same else Other())
+        work_in_hand = self._in_hand[mark.key] = _InHand(mark, delivery)
         try:
-            try:
-                answer = await self._begins.submit(mark)
-            except StoreError as error:
-                down = TransientError(f"the idempotency store does not answer: {error}")
-                return Retry(reason=down.reason, error=down)
+            answer = await self._begin(work_in_hand)
+            if answer is None:
+                return Release() if delivery.cause is None else interrupted(delivery.cause, has_run=False)
             if not isinstance(answer, Begun):
                 return self._refused(delivery, answer)
             fate = await attempt()
             await self._end(delivery, mark, fate)
             return fate
         finally:
-            del self._running[mark.key]
+            del self._in_hand[mark.key]
 
     async def keep(self, pulse: LoopPulse) -> None:
         """Open the store; then renew what runs, and prune once an hour, until cancelled."""
         await self._open(pulse)
         prunes_at = self._context.clock.now() + PRUNE_SECONDS * random.uniform(0, 1)
-        pause = self._beat_seconds
         while True:
-            pulse.expect("renewing marks", pause + GRACE_SECONDS)
-            await asyncio.sleep(pause)
-            pause = self._beat_seconds
-            try:
-                if "idempotency" in self._context.vitals.problems:  # it may be back, without its table, and nobody asks
-                    await self._call("open", self._store.open())
-                if self._running:
-                    await self._call("renew", self._store.renew(list(self._running.values())))
+            pulse.expect("renewing marks", self._beat_seconds + GRACE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._beat_seconds):
+                    await self._away.wait()
+            with suppress(StoreError):  # counted and said already
+                if self._away.is_set():
+                    await self._return(pulse)
+                elif self._in_hand:
+                    await self._call("renew", self._store.renew([work.mark for work in self._in_hand.values()]))
                 if self._context.clock.now() >= prunes_at:
                     prunes_at = self._context.clock.now() + PRUNE_SECONDS
                     pulse.expect("pruning marks", CALL_SECONDS + GRACE_SECONDS)
                     await self._call("prune", self._store.prune())
-            except StoreError:  # counted and said already
-                pause /= 4
 
     async def _open(self, pulse: LoopPulse) -> None:
         for attempt in count(1):
@@ -126,8 +143,49 @@ class Once:
                 await asyncio.sleep(1 + full_jitter(attempt, base_seconds=1, cap_seconds=OPEN_CAP_SECONDS))
             else:
                 break
+        self._is_back()
+
+    async def _return(self, pulse: LoopPulse) -> None:
+        """Wait until a store that was away takes marks again, with its table, which it may have lost; make sure of what runs here."""
+        pulse.expect("asking whether the idempotency store works again", 2 * CALL_SECONDS + GRACE_SECONDS)
+        await asyncio.sleep(random.uniform(*AGAIN_SECONDS))
+        await self._call("open", self._store.open())
+        probe = Mark(f"{self._consumer}:probe-{self._owner}", "", self._owner, self._mark_seconds)
+        works = [work for work in self._in_hand.values() if work.is_begun]
+        answers = await self._call("begin", self._store.begin([probe, *(work.mark for work in works)]))
+        for work, answer in zip(works, answers[1:], strict=True):
+            if not isinstance(answer, Begun):
+                log.warning("another one has begun this work while the store was away", queue=self._context.queue, key=work.mark.key, **work.delivery.log_fields)  # fmt: skip
+                work.delivery.interrupt(Cause.MARK_LOST)
+        await self._call("release", self._store.release([probe]))
+        # Who runs something elsewhere makes sure of it before anybody begins anything.
+        await asyncio.sleep(max(AGAIN_SECONDS))
+        self._is_back()
+
+    def _is_back(self) -> None:
+        self._away.clear()
+        self._state.recovered()
+        self._context.vitals.solved("idempotency")
         self._slots.bound("idempotency", None)
         self._context.vitals.slot_freed_at = self._context.clock.now()
+
+    def _is_gone(self, error: StoreError | ConfigError) -> None:
+        sentence = f"the idempotency store does not answer: {error}"
+        self._context.vitals.trouble("idempotency", sentence)
+        self._state.failed(type(error).__name__, f"nothing is received: {error}")
+        self._slots.bound("idempotency", 0)
+        self._away.set()
+
+    async def _begin(self, work: _InHand) -> Answer | None:
+        """Return the store's answer; `None` when it did not answer for as long as the message could wait for it."""
+        while True:
+            if not self._away.is_set():
+                with suppress(StoreError):
+                    answer = await self._begins.submit(work.mark)
+                    work.is_begun = isinstance(answer, Begun)
+                    return answer
+            if self._context.is_draining or not await work.delivery.wait(min(AGAIN_SECONDS)):
+                return None
 
     def _refused(self, delivery: Delivery, answer: Done | Running | Other) -> Fate:
         """Return what becomes of a message whose work another one does, or has done."""
@@ -143,13 +201,25 @@ class Once:
                 return DeadLetter(OTHER_PAYLOAD)
 
     async def _end(self, delivery: Delivery, mark: Mark, fate: Fate | None) -> None:
-        """Mark what is done; free the key of what is not."""
-        is_done = isinstance(fate, Ack)
-        try:
-            await (self._finishes if is_done else self._releases).submit(mark)
-        except StoreError as error:
-            said = "done, but not marked as done" if is_done else "not done, but still marked as in progress"
-            log.warning(said, queue=self._context.queue, key=mark.key, error=str(error), **delivery.log_fields)
+        """Mark what is done, however long that takes while the lease is kept; free the key of what is not."""
+        while True:
+            try:
+                await (self._finishes if isinstance(fate, Ack) else self._releases).submit(mark)
+            except StoreError as error:
+                if not isinstance(fate, Ack):  # its mark ends
+                    return
+                if not self._may_insist(delivery):
+                    log.warning("done, but not marked as done", queue=self._context.queue, key=mark.key, error=str(error), **delivery.log_fields)  # fmt: skip
+                    return
+                await asyncio.sleep(random.uniform(*AGAIN_SECONDS))
+            else:
+                return
+
+    def _may_insist(self, delivery: Delivery) -> bool:
+        """Whether a message that is done may wait for its mark: its lease is kept, and a drain leaves time for one more call."""
+        drain_ends_at = self._context.drain_ends_at
+        has_time = drain_ends_at is None or self._context.clock.now() + CALL_SECONDS < drain_ends_at
+        return has_time and not delivery.lease.is_lost and delivery.cause in {None, Cause.TIMEOUT, Cause.DRAIN}
 
     async def _finish(self, marks: Sequence[Mark]) -> Sequence[None]:
         await self._call("finish", self._store.finish(marks))
@@ -161,7 +231,7 @@ class Once:
 
     async def _call(self, name: str, call: Awaitable[R]) -> R:
         """Make a call of the store, within its time; say how it went. Raises `StoreError`, or `ConfigError` for a store that is no use."""
-        clock, vitals = self._context.clock, self._context.vitals
+        clock = self._context.clock
         began = clock.now()
         error: StoreError | ConfigError | None = None
         try:
@@ -177,7 +247,7 @@ class Once:
         finally:
             self._context.metrics.idempotency_call(name, clock.now() - began, has_failed=error is not None)
         if error is None:
-            vitals.solved("idempotency")
             return result
-        vitals.trouble("idempotency", f"the idempotency store does not answer: {error}")
+        if name != "prune":
+            self._is_gone(error)
         raise error

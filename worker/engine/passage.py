@@ -145,8 +145,8 @@ class Passage:
 
         It is given back until then where there are receives to spare; a FIFO group waits in place.
         """
-        is_spare = delivery.received.receive_count < (delivery.attempts or self._context.settings.attempts)
-        is_spare = is_spare and not (self._is_fifo or self._context.rules.is_last_receive(delivery.received))
+        attempts = delivery.attempts or self._context.settings.attempts
+        is_spare = self._context.rules.has_receives_to_spare(delivery.received, attempts) and not self._is_fifo
         if is_spare or self._context.is_draining:
             return self._released(delivery, release.after)
         if await delivery.wait(release.after):

@@ -64,6 +64,11 @@ class Rules:
         limit = self._max_receive_count
         return limit is not None and received.receive_count >= limit
 
+    def has_receives_to_spare(self, received: Received, attempts: int) -> bool:
+        """Whether it may be given back although it has failed in nothing: below its attempts, and half of what SQS allows."""
+        limit = self._max_receive_count
+        return limit is None or received.receive_count < max(min(attempts, limit), limit // 2)
+
     def is_last_attempt(self, received: Received, tries: Tries) -> bool:
         """Whether a failure of this run is the last: the attempts are used up, or SQS would not give the message again."""
         is_used_up = tries.attempt >= (tries.limit or self.settings.attempts)

@@ -204,7 +204,7 @@ IDEMPOTENCY_ERRORS = Declared(
     "longshore_idempotency_errors_total",
     Kind.COUNTER,
     "calls",
-    "Calls that the idempotency store did not answer; after `finish` the work is done, but a duplicate would run again.",
+    "Calls that the idempotency store did not answer; meanwhile nothing is received, and what is in hand waits.",
     {"call": IDEMPOTENCY_CALLS},
 )
 IDEMPOTENCY_SECONDS = Declared(

@@ -28,6 +28,7 @@ FATES = {
     Cause.TIMEOUT: Retry,
     Cause.LEASE_CAP: Retry,
     Cause.PERMIT_LOST: Release,
+    Cause.MARK_LOST: Release,
     Cause.DRAIN: Release,
     Cause.LEASE_LOST: Abandon,
 }

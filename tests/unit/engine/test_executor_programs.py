@@ -85,6 +85,7 @@ FATES: dict[Cause | None, tuple[type, ...]] = {
     Cause.TIMEOUT: (Retry,),
     Cause.LEASE_CAP: (Retry, Release),
     Cause.PERMIT_LOST: (Release,),
+    Cause.MARK_LOST: (Release,),
     Cause.DRAIN: (Release,),
     Cause.LEASE_LOST: (Abandon,),
 }

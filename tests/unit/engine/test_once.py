@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from support.loop_time import now
 from worker import Ack, Batch, Message, Outcome, PermanentError, Retry, Router, TransientError
 from worker.engine.once import OTHER_PAYLOAD
 from worker.idempotency import Answer, Mark, MemoryStore
+from worker.idempotency.store import Row
 from worker.telemetry import declared
 from worker.telemetry.cells import Number
 from worker.testing import MemorySource
@@ -242,16 +243,23 @@ async def test_a_store_that_is_down_at_the_start_is_named_and_nothing_is_receive
 
 
 async def test_a_store_that_goes_down_later_loses_nothing(source: MemorySource, store: MemoryStore) -> None:
-    """It is an outage of what handlers depend on: retried, held by the breaker, never dead-lettered (I1, P1)."""
+    """What is in hand waits with its lease kept; nothing more is received, and neither a receive nor an attempt is spent (I1, P1)."""
     shop = Shop(seconds=0.1)
-    async with fleet_at(source, store, attempts=2).running(shop.router) as consumer:
+    settings = {"attempts": 1, "dead_letter": {"max_receive_count": 1}, "concurrency": 10}
+    async with fleet_at(source, store, **settings).running(shop.router) as consumer:
         await asyncio.sleep(1)
         store.is_down = True
         for number in range(50):
             source.send(order(str(number)))
         await asyncio.sleep(1000)
-        assert "breaker" in consumer.context.vitals.warnings
+        assert consumer.context.vitals.problems == {
+            "idempotency": "the idempotency store does not answer: the store in memory is down"
+        }
+        assert consumer.context.vitals.stuck_loops() == []
+        assert len(source.receives) <= 10
         store.is_down = False
+        await asyncio.sleep(5)
+        assert consumer.context.vitals.problems == {}
         while not source.is_empty:  # noqa: ASYNC110 - a queue in memory tells nobody
             await asyncio.sleep(1)
     assert source.dead_letters == []
@@ -286,7 +294,24 @@ async def test_a_store_that_misbehaves_is_a_store_that_is_down(source: MemorySou
     assert source.dead_letters == []
 
 
-async def test_work_whose_mark_could_not_be_written_is_acked_and_counted(source: MemorySource, store: MemoryStore) -> None:  # fmt: skip
+async def test_what_is_done_waits_for_its_mark(source: MemorySource, store: MemoryStore) -> None:
+    """It is not deleted before the store has it, however long that was away: a duplicate that comes then is not run (I1)."""
+    shop = Shop(seconds=1)
+    source.send(order("1"))
+    async with fleet_at(source, store).running(shop.router):
+        await asyncio.sleep(0.5)
+        store.is_down = True
+        await asyncio.sleep(200)
+        assert source.calls["delete"] == 0
+        source.send(order("1"))
+        store.is_down = False
+        await asyncio.sleep(5)
+        assert source.is_empty
+    assert shop.done == ["1"]
+    assert len(store.done) == 1
+
+
+async def test_work_whose_mark_cannot_be_written_is_acked_at_the_end_of_a_drain(source: MemorySource, store: MemoryStore) -> None:  # fmt: skip
     shop = Shop(seconds=1)
     source.send(order("1"))
     fleet = fleet_at(source, store)
@@ -294,8 +319,52 @@ async def test_work_whose_mark_could_not_be_written_is_acked_and_counted(source:
         await asyncio.sleep(0.5)
         store.is_down = True
         await asyncio.sleep(3)
+    assert source.is_empty
+    failed = {call for name, call, times in counted(fleet) if name == "longshore_idempotency_errors_total" and times}
+    assert failed == {"finish", "open"}
+    assert shop.done == ["1"]
+
+
+async def test_work_that_another_one_has_begun_while_the_store_was_away_is_cancelled(
+    source: MemorySource, store: MemoryStore, lines: list[MutableMapping[str, Any]]
+) -> None:
+    """Our mark has ended, its new owner's stands: the message is given back, and finds the work done (I1)."""
+    shop, other = Shop(seconds=300), Mark("orders:x", "", "another", 30)
+    source.send(order("1"))
+    async with fleet_at(source, store).running(shop.router):
+        await asyncio.sleep(1)
+        ((key, row),) = store.rows.items()
+        store.is_down = True
+        await asyncio.sleep(60)
+        assert shop.started == ["1"]
+        store.rows[key] = Row(row.fingerprint, "another", now() + 30)
+        store.is_down = False
+        await asyncio.sleep(10)
+        assert shop.done == []
+        assert [line["event"] for line in lines].count("another one has begun this work while the store was away") == 1
+        await store.finish([other._replace(key=key, fingerprint=row.fingerprint)])
+        await asyncio.sleep(60)
         assert source.is_empty
-    assert ("longshore_idempotency_errors_total", "finish", 1) in counted(fleet)
+    assert shop.started == ["1"]
+
+
+async def test_work_that_runs_is_marked_anew_before_anything_is_received(source: MemorySource, store: MemoryStore) -> None:  # fmt: skip
+    """Its mark has ended while the store was away, and nobody has begun it: a duplicate waits for it (I1)."""
+    shop = Shop(seconds=120)
+    source.send(order("1"))
+    async with (
+        fleet_at(source, store).running(shop.router),
+        fleet_at(source, store).running(shop.router),
+    ):
+        await asyncio.sleep(1)
+        store.is_down = True
+        source.send(order("1"))
+        await asyncio.sleep(100)
+        assert store.in_progress == []
+        store.is_down = False
+        while not source.is_empty:  # noqa: ASYNC110 - a queue in memory tells nobody
+            await asyncio.sleep(1)
+    assert shop.started == ["1"]
     assert shop.done == ["1"]
 
 
