@@ -72,12 +72,15 @@ class _Circle:
         """Whether nobody before it has failed."""
         return self._place(ticket) < self._ends_before
 
-    async def counts(self, message_id: str) -> bool:
-        """Whether all that come before it are done: else nothing that is said of it counts, and it is handled again, after them."""
-        for earlier in self._ended[: self._order.index(message_id)]:
-            if not (earlier.result() if earlier.done() else await asyncio.shield(earlier)):
-                return False
-        return True
+    async def counted(self, message_id: str, fate: Fate | None) -> Fate | None:
+        """Return what counts of a fate: nothing behind the first that is not done, for that is handled again, after it."""
+        counts = False
+        try:
+            earlier = self._ended[: self._order.index(message_id)]
+            counts = all([one.result() if one.done() else await asyncio.shield(one) for one in earlier])
+        finally:
+            self.ended(message_id, is_done=counts and isinstance(fate, Ack))
+        return fate if counts else None
 
     def ended(self, message_id: str, *, is_done: bool) -> None:
         """Tell those behind it what became of a message."""
@@ -170,7 +173,7 @@ class Batches:
         fate: Fate | None = None if ticket.is_void else happened
         if delivery.cause is not None and not ticket.is_answered:
             fate = interrupted(delivery.cause, has_run=ticket.run is not None)
-        return fate if ticket.circle is None else await self._in_order(ticket.circle, message.id, fate)
+        return fate if ticket.circle is None else await ticket.circle.counted(message.id, fate)
 
     def expect(self, deliveries: Sequence[Delivery]) -> None:
         """The next attempts of these are one batch, in this order."""
@@ -195,16 +198,6 @@ class Batches:
         while len(self._pending) > self._turns * self._batch.size:
             self._turns += 1
             self._launch(self._in_turn())
-
-    @staticmethod
-    async def _in_order(circle: _Circle, message_id: str, fate: Fate | None) -> Fate | None:
-        """Return what counts of a fate in a FIFO group: nothing behind the first message that is not done."""
-        counts = False
-        try:
-            counts = await circle.counts(message_id)
-        finally:
-            circle.ended(message_id, is_done=counts and isinstance(fate, Ack))
-        return fate if counts else None
 
     async def _join(self, message: Message[Any]) -> Outcome:
         """Wait for a batch to handle the message; the innermost of its middleware."""
