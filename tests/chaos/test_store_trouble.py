@@ -108,6 +108,28 @@ async def test_a_store_that_dies_and_comes_back_loses_nothing(shop: Shop, kind: 
         assert "Traceback" not in worker.output
 
 
+@pytest.mark.redis
+async def test_nothing_is_done_twice_while_a_store_stands_still(shop: Shop) -> None:
+    """For longer than marks last, with two workers, and everything delivered twice: work that ran, that was done, and that was about to begin (I1)."""
+    with Redis() as redis:
+        shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = redis.make_database()
+        shop.configure(router="once", concurrency=10, wait_time_seconds=1, visibility_timeout_seconds=6, attempts=2)
+        for _ in range(2):
+            await shop.start()
+        long, short = ('{"n": 1000, "seconds": 18}', [f'{{"n": {n}, "seconds": 0.05}}' for n in range(300)])
+        await shop.send_bodies([long])
+        await shop.until(lambda: shop.started[1000] == 1)
+        await shop.send_bodies([body for body in short for _ in range(2)])
+        await shop.until(lambda: shop.handled.total() >= 20)
+        redis.pause()
+        await shop.send_bodies([long])
+        await asyncio.sleep(12)
+        redis.resume()
+        await shop.until(shop.is_drained, seconds=120)
+        assert shop.handled == dict.fromkeys([*range(300), 1000], 1)
+        assert (await shop.dead_letters.depth()).visible == 0
+
+
 @pytest.mark.postgres
 async def test_a_table_that_somebody_drops_is_made_again(shop: Shop, postgres: Postgres) -> None:
     """Messages wait for it and are done, and the worker is ready again without a restart (I1, P1)."""

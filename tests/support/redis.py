@@ -83,6 +83,16 @@ class Redis:
                 raise RedisError(f"Redis did not start: {' / '.join(said) or 'it said nothing'}")
             time.sleep(0.05)
 
+    def pause(self) -> None:
+        """Let it stand still: it takes connections, and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on; what has ended meanwhile has ended."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """Kill it; it forgets everything."""
         process, self._process = self._process, None
