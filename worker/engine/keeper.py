@@ -192,6 +192,7 @@ class Keeper:
             self._gate.answered()
             if not lease.is_lost:  # a 200 that arrives after the deadline proves nothing
                 lease.push_back(sent, seconds)
+                lease.on_extended()
             return
         if lease.is_settled:
             return

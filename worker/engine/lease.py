@@ -51,7 +51,7 @@ class LeaseTerms:
 class HeldLease:
     """The lease of one receive of one message; handlers know it as `message.lease`."""
 
-    __slots__ = ("_terms", "beat", "beat_at", "beat_failures", "cap_at", "deadline", "is_being_deleted", "is_capped", "is_resting", "is_settled", "is_surrendered", "limit_at", "on_beat_end", "receipt", "watch")  # fmt: skip
+    __slots__ = ("_terms", "beat", "beat_at", "beat_failures", "cap_at", "deadline", "is_being_deleted", "is_capped", "is_resting", "is_settled", "is_surrendered", "limit_at", "on_beat_end", "on_extended", "receipt", "watch")  # fmt: skip
 
     def __init__(self, terms: LeaseTerms, received: Received, since: float) -> None:
         self._terms = terms
@@ -71,6 +71,8 @@ class HeldLease:
         """The watchdog's beat that is on the wire; set and taken away in its thread."""
         self.beat_failures = 0
         self.on_beat_end: Callable[[], None] = _nobody
+        self.on_extended: Callable[[], None] = _nobody
+        """Told on the event loop when SQS has extended it."""
         self.renew(received, since)
 
     def renew(self, received: Received, since: float) -> None:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Final, NamedTuple, TypeVar
 
@@ -70,8 +71,8 @@ class Once:
     4. When it is back, what runs is marked anew before anything is received. Work that another one has begun meanwhile, since
        our mark had ended, is cancelled here.
 
-    A mark lasts a third of the visibility timeout longer than a lease and is renewed at a third, as leases are: whoever still
-    holds the lease of a message has its mark too.
+    A mark lasts as long as a lease, and is renewed when its message's lease was extended, and at a third of the timeout: whoever
+    still holds the lease of a message has its mark too, and after a crash it has ended within one visibility timeout.
     """
 
     def __init__(self, context: QueueContext, slots: Slots, store: Store) -> None:
@@ -81,10 +82,13 @@ class Once:
         self._consumer = context.settings.consumer or context.queue
         self._owner = secrets.token_hex(8)
         self._beat_seconds = context.settings.visibility_timeout_seconds / 3
-        self._mark_seconds = context.settings.visibility_timeout_seconds + self._beat_seconds
+        self._mark_seconds = float(context.settings.visibility_timeout_seconds)
         self._in_hand: dict[str, _InHand] = {}
-        self._away = asyncio.Event()
-        """A call has failed since the store was last known to work."""
+        self._extended: set[str] = set()
+        """Keys of what has a longer lease than its mark."""
+        self._is_away = False
+        """Whether a call has failed since the store was last known to work."""
+        self._wake = asyncio.Event()
         self._state = LoggedState(log.bind(queue=context.queue), "the idempotency store", clock=context.clock.now)
         self._begins: Together[Mark, Answer] = Together(
             lambda marks: self._call("begin", store.begin(marks)), f"begin-{context.queue}"
@@ -106,6 +110,7 @@ class Once:
                 return Release() if delivery.cause is None else interrupted(delivery.cause, has_run=False)
             if not isinstance(answer, Begun):
                 return self._refused(delivery, answer)
+            delivery.lease.on_extended = partial(self._is_extended, mark.key)
             fate = await attempt()
             await self._end(delivery, mark, fate)
             return fate
@@ -116,16 +121,20 @@ class Once:
         """Open the store; then renew what runs, and prune once an hour, until cancelled."""
         await self._open(pulse)
         prunes_at = self._context.clock.now() + PRUNE_SECONDS * random.uniform(0, 1)
+        renews_at = self._context.clock.now() + self._beat_seconds
         while True:
             pulse.expect("renewing marks", self._beat_seconds + GRACE_SECONDS)
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._beat_seconds):
-                    await self._away.wait()
+                async with asyncio.timeout(max(0.0, renews_at - self._context.clock.now())):
+                    await self._wake.wait()
+            if self._context.clock.now() >= renews_at:
+                renews_at = self._context.clock.now() + self._beat_seconds
+                self._extended.update(self._in_hand)
             with suppress(StoreError):  # counted and said already
-                if self._away.is_set():
+                if self._is_away:
                     await self._return(pulse)
-                elif self._in_hand:
-                    await self._call("renew", self._store.renew([work.mark for work in self._in_hand.values()]))
+                else:
+                    await self._renew()
                 if self._context.clock.now() >= prunes_at:
                     prunes_at = self._context.clock.now() + PRUNE_SECONDS
                     pulse.expect("pruning marks", CALL_SECONDS + GRACE_SECONDS)
@@ -145,6 +154,17 @@ class Once:
                 break
         self._is_back()
 
+    def _is_extended(self, key: str) -> None:
+        self._extended.add(key)
+        self._wake.set()
+
+    async def _renew(self) -> None:
+        self._wake.clear()
+        keys, self._extended = self._extended, set()
+        marks = [self._in_hand[key].mark for key in keys if key in self._in_hand]
+        if marks:
+            await self._call("renew", self._store.renew(marks))
+
     async def _return(self, pulse: LoopPulse) -> None:
         """Wait until a store that was away takes marks again, with its table, which it may have lost; make sure of what runs here."""
         pulse.expect("asking whether the idempotency store works again", 2 * CALL_SECONDS + GRACE_SECONDS)
@@ -163,7 +183,7 @@ class Once:
         self._is_back()
 
     def _is_back(self) -> None:
-        self._away.clear()
+        self._is_away = False
         self._state.recovered()
         self._context.vitals.solved("idempotency")
         self._slots.bound("idempotency", None)
@@ -174,12 +194,13 @@ class Once:
         self._context.vitals.trouble("idempotency", sentence)
         self._state.failed(type(error).__name__, f"nothing is received: {error}")
         self._slots.bound("idempotency", 0)
-        self._away.set()
+        self._is_away = True
+        self._wake.set()
 
     async def _begin(self, work: _InHand) -> Answer | None:
         """Return the store's answer; `None` when it did not answer for as long as the message could wait for it."""
         while True:
-            if not self._away.is_set():
+            if not self._is_away:
                 with suppress(StoreError):
                     answer = await self._begins.submit(work.mark)
                     work.is_begun = isinstance(answer, Begun)
