@@ -91,13 +91,8 @@ class DynamoStore:
 
     async def finish(self, marks: Sequence[Mark]) -> None:
         """Mark as done."""
-        now = time.time()
-        await self._each(
-            [
-                self._put(mark, f"{_HAS_ENDED} OR {_IS_OURS}", now, now + self._retention_seconds, is_done=True)
-                for mark in marks
-            ]
-        )
+        ends_at = time.time() + self._retention_seconds
+        await self._each([self._call("put_item", Item=_item(mark, ends_at, owner=None)) for mark in marks])
 
     async def release(self, marks: Sequence[Mark]) -> None:
         """Free the keys."""
@@ -121,32 +116,22 @@ class DynamoStore:
     async def _begin(self, mark: Mark) -> Answer:
         now = time.time()
         is_free = f"{_HAS_ENDED} OR ({_IS_OURS} AND fingerprint = :fingerprint)"
-        if await self._put(mark, is_free, now, now + mark.seconds):
+        begins = self._if_it_holds(
+            "put_item",
+            Item=_item(mark, now + mark.seconds, owner=mark.owner),
+            ConditionExpression=is_free,
+            ExpressionAttributeNames=_NAMES,
+            ExpressionAttributeValues={
+                ":now": {"N": str(now)},
+                ":owner": {"S": mark.owner},
+                ":fingerprint": {"S": mark.fingerprint},
+            },
+        )
+        if await begins:
             return Begun()
         found = await self._call("get_item", Key={"key": {"S": mark.key}}, ConsistentRead=True)
         answer = answer_to(mark, _row(found.get("Item")), time.time())
         return Running(0) if isinstance(answer, Begun) else answer  # let go since then: free in a moment
-
-    async def _put(self, mark: Mark, condition: str, now: float, ends_at: float, *, is_done: bool = False) -> bool:
-        """Write the mark where the condition holds; return whether it did."""
-        end = _ends(ends_at)
-        item = {
-            "key": {"S": mark.key},
-            "fingerprint": {"S": mark.fingerprint},
-            "ends_at": end[":end"],
-            "expires_at": end[":expiry"],
-        }
-        values = {":now": {"N": str(now)}, ":owner": {"S": mark.owner}}
-        if not is_done:
-            item["owner"] = {"S": mark.owner}
-            values[":fingerprint"] = {"S": mark.fingerprint}
-        return await self._if_it_holds(
-            "put_item",
-            Item=item,
-            ConditionExpression=condition,
-            ExpressionAttributeNames=_NAMES,
-            ExpressionAttributeValues=values,
-        )
 
     async def _change(
         self, operation: str, mark: Mark, values: dict[str, Any] | None = None, **parameters: Any
@@ -227,6 +212,18 @@ def _code(error: StoreError) -> str:
 def _ends(at: float) -> dict[str, Any]:
     """Return the end for conditions, and in whole seconds for the time to live."""
     return {":end": {"N": str(at)}, ":expiry": {"N": str(math.ceil(at))}}
+
+
+def _item(mark: Mark, ends_at: float, *, owner: str | None) -> dict[str, Any]:
+    """Return what is kept of a mark; without an owner it is done."""
+    end = _ends(ends_at)
+    item = {
+        "key": {"S": mark.key},
+        "fingerprint": {"S": mark.fingerprint},
+        "ends_at": end[":end"],
+        "expires_at": end[":expiry"],
+    }
+    return item if owner is None else {**item, "owner": {"S": owner}}
 
 
 def _row(item: dict[str, Any] | None) -> Row | None:

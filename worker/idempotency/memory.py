@@ -58,9 +58,7 @@ class MemoryStore:
         await self._called("finish")
         now = _now()
         for mark in marks:
-            row = self.rows.get(mark.key)
-            if row is None or row.owner == mark.owner or row.ends_at <= now:
-                self.rows[mark.key] = Row(mark.fingerprint, None, now + self.retention_seconds)
+            self.rows[mark.key] = Row(mark.fingerprint, None, now + self.retention_seconds)
 
     async def release(self, marks: Sequence[Mark]) -> None:
         """Free the keys."""

@@ -45,11 +45,9 @@ SELECT key, fingerprint, owner, extract(epoch FROM ends_at - clock_timestamp()):
 FROM longshore_idempotency WHERE key = ANY($1::text[])
 """
 _FINISH: Final = f"""
-INSERT INTO longshore_idempotency AS kept
+INSERT INTO longshore_idempotency
 SELECT key, fingerprint, NULL, clock_timestamp() + seconds * interval '1 second' FROM ({_ASKED} ORDER BY key) AS ordered
 ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, owner = NULL, ends_at = excluded.ends_at
-WHERE kept.ends_at <= clock_timestamp()
-OR EXISTS (SELECT FROM ({_ASKED}) AS mine WHERE mine.key = kept.key AND mine.owner = kept.owner)
 """  # noqa: S608
 _LOCKED: Final = f"""
 WITH mine AS (

@@ -25,10 +25,7 @@ if string.sub(kept, 1, colon - 1) ~= ARGV[1] then return {'other', 0} end
 if colon == #kept then return {'done', 0} end
 return {'running', redis.call('PTTL', KEYS[1])}
 """
-_FINISH: Final = """
-local kept = redis.call('GET', KEYS[1])
-if not kept or kept == ARGV[1] .. ':' .. ARGV[2] then redis.call('SET', KEYS[1], ARGV[1] .. ':', 'PX', ARGV[3]) end
-"""
+_FINISH: Final = "redis.call('SET', KEYS[1], ARGV[1] .. ':', 'PX', ARGV[3])"
 _RELEASE: Final = """
 if redis.call('GET', KEYS[1]) == ARGV[1] .. ':' .. ARGV[2] then redis.call('DEL', KEYS[1]) end
 """

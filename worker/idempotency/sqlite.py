@@ -74,9 +74,9 @@ class SqliteStore:
         """Mark as done."""
         now = time.time()
         await self._many(
-            "INSERT INTO longshore_idempotency VALUES (?1, ?2, NULL, ?3) ON CONFLICT (key) DO UPDATE SET "
-            "fingerprint = excluded.fingerprint, owner = NULL, ends_at = excluded.ends_at WHERE owner = ?4 OR ends_at <= ?5",
-            [(mark.key, mark.fingerprint, now + self._retention_seconds, mark.owner, now) for mark in marks],
+            "INSERT INTO longshore_idempotency VALUES (?, ?, NULL, ?) ON CONFLICT (key) DO UPDATE SET "
+            "fingerprint = excluded.fingerprint, owner = NULL, ends_at = excluded.ends_at",
+            [(mark.key, mark.fingerprint, now + self._retention_seconds) for mark in marks],
         )
 
     async def release(self, marks: Sequence[Mark]) -> None:

@@ -78,7 +78,7 @@ class Store(Protocol):
         """Mark each as in progress where its key is free or belongs to the same owner; return the answers by position."""
 
     async def finish(self, marks: Sequence[Mark]) -> None:
-        """Mark each as done, unless another owner has begun it meanwhile."""
+        """Mark each as done, whoever else has begun it meanwhile: it was done."""
 
     async def release(self, marks: Sequence[Mark]) -> None:
         """Free the keys that are still their owner's."""

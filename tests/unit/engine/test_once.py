@@ -237,7 +237,7 @@ async def test_a_mark_never_ends_before_its_lease(
     else:
 
         @router.on("*", idempotency_key="order_id", batch=Batch(10, window_seconds=window_seconds))
-        async def handle(messages: Sequence[Message[dict[str, Any]]]) -> None:
+        async def handle(_: Sequence[Message[dict[str, Any]]]) -> None:
             await asyncio.sleep(200)
 
     async with fleet_at(source, store, concurrency=10).running(router) as consumer:
