@@ -2,8 +2,9 @@
 
 import asyncio
 import random
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,8 +21,8 @@ from worker.outbox.serving import drain
 from worker.outbox.store import Outbox, sole_relay
 from worker.publisher import LargePayloads, Topic
 from worker.publisher.topic import Publication
-from worker.sql.connection import Steps
 from worker.sql.database import Database, open_database
+from worker.sql.steps import Steps
 from worker.telemetry.metrics import OutboxMetrics
 from worker.testing import MemoryObjects, MemoryTopic
 
@@ -87,6 +88,38 @@ async def test_an_event_goes_out_with_its_transaction(way: str, tmp_path: Path, 
         "who": ("String", "ann"),
         "idempotency_key": ("String", key),
     }
+
+
+@pytest.mark.parametrize("way", WAYS["sqlite"])
+async def test_a_file_that_another_transaction_keeps_is_waited_for_while_the_loop_goes_on(
+    way: str, tmp_path: Path
+) -> None:
+    """For as long as the connection says."""
+    url = f"sqlite:///{tmp_path / 'orders.sqlite'}"
+    await prepare(url)
+    async with transaction("sqlite3", url) as (keeping, _):
+        await outbox.publish(keeping, "order.paid", {}, topic="orders", key="first")
+        async with transaction(way, url) as (connection, run):
+            run("PRAGMA busy_timeout = 300")
+            began = time.monotonic()
+            ticks = asyncio.create_task(ticking(lambda: time.monotonic() - began < 0.3))
+            with pytest.raises(TransientError, match="another transaction is in the way"):
+                await outbox.publish(connection, "order.paid", {}, topic="orders")
+            assert 0.3 <= time.monotonic() - began < 2
+            assert await ticks > 10
+            keeping.commit()
+            await outbox.publish(connection, "order.paid", {}, topic="orders", key="second")
+    stored = await execute(url, "SELECT attributes FROM longshore_outbox")
+    assert ["first" in stored[0][0], "second" in stored[1][0]] == [True, True]
+
+
+async def ticking(goes_on: Callable[[], bool]) -> int:
+    """Return how often the loop came by."""
+    ticks = 0
+    while goes_on():
+        await asyncio.sleep(0.01)
+        ticks += 1
+    return ticks
 
 
 async def test_a_fifo_topic_gets_the_key_as_deduplication_id(url: str) -> None:

@@ -14,7 +14,8 @@ from worker.errors import UsageError
 from worker.inbox import IDEMPOTENCY_KEY
 from worker.message import Attribute
 from worker.publisher.composer import MAX_BYTES, AttributeValue, Composer, Moment, Outgoing
-from worker.sql.connection import Statement, Steps, adapt, run, run_async
+from worker.sql.connection import Statement, adapt
+from worker.sql.steps import Steps, run, run_async
 
 __all__ = ["publish", "publish_sync", "read_attributes"]
 

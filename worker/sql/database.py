@@ -10,7 +10,8 @@ from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from worker.errors import TransientError, UsageError
-from worker.sql.connection import Steps, adapt, run, run_async
+from worker.sql.connection import adapt
+from worker.sql.steps import Steps, run, run_async
 
 __all__ = ["Database", "UnreachableError", "file_of", "open_database"]
 
@@ -54,6 +55,7 @@ class Database:
 
     def _transact(self, steps: Steps[T]) -> T:
         with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
             return run(adapt(self._connection), steps)
 
 
