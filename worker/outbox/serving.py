@@ -24,6 +24,8 @@ PATIENCE_SECONDS: Final = 10.0
 """How long an event is tried before its row is let go of, for this relay or another one."""
 OPEN_SECONDS: Final = 5.0
 """How long a start waits for the database before it goes on without it."""
+CALL_SECONDS: Final = 8.0
+"""How long a statement of the relay's may take: a database that hangs is told of when `LASTING_SECONDS` are over."""
 CLOSE_SECONDS: Final = 0.2
 AGAIN_SECONDS: Final = 5.0
 STAND_BY_SECONDS: Final = 1.0
@@ -71,7 +73,8 @@ class Serving:
         self._needs_database = needs_database
         self._state = LoggedState(log, f"the outbox of {self.topic}")
         self._said: str | None = None
-        self._said_since = 0.0
+        self._worked_at = 0.0
+        self._pruned_at = float("-inf")
         self._is_reached = False
 
     async def __aenter__(self) -> Self:
@@ -92,7 +95,7 @@ class Serving:
 
     def problems(self) -> list[str]:
         """Return why events do not go out: what was never reached, and what has failed for a while."""
-        is_told = self._said and (not self._is_reached or time.monotonic() - self._said_since > LASTING_SECONDS)
+        is_told = self._said and (not self._is_reached or time.monotonic() - self._worked_at > LASTING_SECONDS)
         return [f"outbox {self.topic}: {self._said}"] if is_told else []
 
     async def run(self) -> None:
@@ -142,13 +145,14 @@ class Serving:
         """Send until `stop`; count what waits now and then, and prune once an hour."""
         outbox = Outbox(database, self.topic)
         relay = Relay(outbox, self._publisher, self._metrics, self.stop)
-        counted_at = pruned_at = float("-inf")
+        counted_at = float("-inf")
         self._works()
         while not self.stop.is_now:
             now = time.monotonic()
-            if now - pruned_at > PRUNE_SECONDS:
-                await prune(database)
-                pruned_at = now
+            if now - self._pruned_at > PRUNE_SECONDS:
+                self._pruned_at = now  # also when it fails: sending goes first
+                async with open_database(self._url) as patient:  # to delete a lot may take long
+                    await prune(patient)
             if now - counted_at > COUNT_SECONDS:
                 self._metrics.waiting(*await outbox.waiting())
                 counted_at = now
@@ -171,13 +175,13 @@ class Serving:
         self._state.failed(type(error).__name__, said)
 
     def _tell(self, said: str | None) -> None:
-        """Take note of what is wrong now; how long it has been counts from the first time on."""
-        if self._said is None:
-            self._said_since = time.monotonic()
+        """Take note of what is wrong now; how long it has been counts from when it last worked."""
+        if said is None:
+            self._worked_at = time.monotonic()
         self._said = said
 
 
 async def _opened(stack: AsyncExitStack, url: str) -> Database:
-    database = await stack.enter_async_context(open_database(url))
+    database = await stack.enter_async_context(open_database(url, statement_seconds=CALL_SECONDS))
     await require_tables(database)
     return database

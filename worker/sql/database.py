@@ -60,17 +60,20 @@ class Database:
 
 
 @asynccontextmanager
-async def open_database(url: str, *, create: bool = False) -> AsyncIterator[Database]:
+async def open_database(
+    url: str, *, create: bool = False, statement_seconds: float = STATEMENT_SECONDS
+) -> AsyncIterator[Database]:
     """Connect to `sqlite:///FILE` or `postgresql://...`; raise `UsageError` when that cannot be, or when it refuses something.
 
     It is an `UnreachableError` where that may pass. `create` makes the file of a SQLite database that is not there.
+    A statement may take `statement_seconds` on PostgreSQL; on SQLite it waits ten for other writers.
     """
     parsed = _parse(url)
     if parsed.scheme == "sqlite":
         async with _sqlite(parsed, create=create) as database:
             yield database
     else:
-        async with _postgresql(parsed) as database:
+        async with _postgresql(parsed, statement_seconds) as database:
             yield database
 
 
@@ -112,7 +115,7 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 @asynccontextmanager
-async def _postgresql(parsed: SplitResult) -> AsyncIterator[Database]:
+async def _postgresql(parsed: SplitResult, statement_seconds: float) -> AsyncIterator[Database]:
     try:
         import asyncpg
     except ImportError:
@@ -121,7 +124,7 @@ async def _postgresql(parsed: SplitResult) -> AsyncIterator[Database]:
     name = f"postgresql://{parsed.hostname or ''}{f':{parsed.port}' if parsed.port else ''}{parsed.path}"
     address = parsed._replace(scheme="postgresql").geturl()
     try:
-        connection = await asyncpg.connect(address, timeout=OPEN_SECONDS, command_timeout=STATEMENT_SECONDS)
+        connection = await asyncpg.connect(address, timeout=OPEN_SECONDS, command_timeout=statement_seconds)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
         said = str(error) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
         raise UnreachableError(
@@ -136,7 +139,8 @@ async def _postgresql(parsed: SplitResult) -> AsyncIterator[Database]:
 
 
 def _refusal(name: str, error: Exception) -> UnreachableError:
-    said = " ".join(str(error).split()) or type(error).__name__
+    is_silent = isinstance(error, TimeoutError)
+    said = "no answer in time" if is_silent else " ".join(str(error).split()) or type(error).__name__
     return UnreachableError(
         f"the database {name} did not do it ({said}): see whether it is there and allows it, and try again"
     )
