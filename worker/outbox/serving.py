@@ -5,11 +5,11 @@ import random
 import time
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import structlog
 
-from worker.errors import UsageError
+from worker.errors import LongshoreError
 from worker.outbox.relay import Relay, Stop
 from worker.outbox.store import OtherRelayError, Outbox, sole_relay
 from worker.publisher import Publisher
@@ -18,7 +18,7 @@ from worker.sql.tables import prune, require_tables
 from worker.telemetry.logged_state import LoggedState
 from worker.telemetry.metrics import OutboxMetrics
 
-__all__ = ["PATIENCE_SECONDS", "Serving", "drain"]
+__all__ = ["PATIENCE_SECONDS", "Drained", "Serving", "drain"]
 
 PATIENCE_SECONDS: Final = 10.0
 """How long an event is tried before its row is let go of, for this relay or another one."""
@@ -37,20 +37,36 @@ PRUNE_SECONDS: Final = 3600.0
 log = structlog.get_logger("outbox")
 
 
-async def drain(url: str, publisher: Publisher, *, topic: str, stop: Stop) -> int:
-    """Send what waits for one topic, and return how many events that were. Raises `UsageError` for what cannot work."""
+class Drained(NamedTuple):
+    """What became of the events that waited for one topic."""
+
+    sent: int
+    refused: int
+    """How many SNS will never take."""
+    waiting: int
+    """How many wait still, because SNS did not take them."""
+    problem: str | None
+    """What it said to that."""
+
+
+async def drain(url: str, publisher: Publisher, *, topic: str, stop: Stop) -> Drained:
+    """Send what waits for one topic. Raises `UsageError` for what cannot work, `UnreachableError` for a database that is away."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(sole_relay(url, topic))
         database = await _opened(stack, url)
         await stack.enter_async_context(publisher)
-        return await Relay(Outbox(database, topic), publisher, OutboxMetrics(topic), stop).drain()
+        outbox = Outbox(database, topic)
+        relay = Relay(outbox, publisher, OutboxMetrics(topic), stop)
+        await relay.drain()
+        waiting = 0 if relay.problem is None else (await outbox.waiting()).events
+        return Drained(relay.sent, relay.refused, waiting, relay.problem)
 
 
 class Serving:
     """The relay of one topic; `async with`, and inside of it `run`.
 
     1. Entering raises `UsageError` for what cannot work: missing tables, or those of another version. A database that is
-       away is tried again by `run`, unless `needs_database`.
+       away is tried again by `run`; with `needs_database` entering raises `UnreachableError`.
     2. On SQLite there is one relay a topic. Whoever comes second stands by until the first one's process has ended.
     3. What fails later is tried again for ever; `problems` tells what has failed for a while.
     """
@@ -108,7 +124,7 @@ class Serving:
                 try:
                     async with AsyncExitStack() as session:
                         return await self._send(await _opened(session, self._url))
-                except (UsageError, OSError) as error:  # it is away, or was for now
+                except (LongshoreError, OSError) as error:  # it is away, or was for now
                     self.fails(error)
                 if self.stop.is_asked:
                     return None
@@ -119,9 +135,11 @@ class Serving:
             async with asyncio.timeout(OPEN_SECONDS), AsyncExitStack() as session:
                 await _opened(session, self._url)
         except (UnreachableError, TimeoutError) as error:
+            silent = f"the database of the outbox did not answer within {OPEN_SECONDS:g} s: see whether it is there"
+            away = UnreachableError(str(error) or silent)
             if self._needs_database:
-                raise
-            self.fails(error)
+                raise away from None
+            self.fails(away)
         else:
             self._works()
 
@@ -169,7 +187,7 @@ class Serving:
 
     def fails(self, error: Exception) -> None:
         """Take note that it does not work now."""
-        said = str(error) or f"its database did not answer within {OPEN_SECONDS:g} s"
+        said = str(error) or type(error).__name__
         self._tell(said)
         self._metrics.unknown()
         self._state.failed(type(error).__name__, said)

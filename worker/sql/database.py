@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from worker.errors import TransientError, UsageError
+from worker.errors import LongshoreError, TransientError, UsageError
 from worker.sql.connection import adapt
 from worker.sql.steps import Steps, run, run_async
 
@@ -22,7 +22,7 @@ STATEMENT_SECONDS: Final = 60
 _ALLOWED: Final = "sqlite:///orders.sqlite or postgresql://user:password@host/database"
 
 
-class UnreachableError(UsageError):
+class UnreachableError(LongshoreError):
     """The database did not answer, or did not do it; it may do so later."""
 
 
@@ -63,9 +63,9 @@ class Database:
 async def open_database(
     url: str, *, create: bool = False, statement_seconds: float = STATEMENT_SECONDS
 ) -> AsyncIterator[Database]:
-    """Connect to `sqlite:///FILE` or `postgresql://...`; raise `UsageError` when that cannot be, or when it refuses something.
+    """Connect to `sqlite:///FILE` or `postgresql://...`; raise `UsageError` when that cannot be.
 
-    It is an `UnreachableError` where that may pass. `create` makes the file of a SQLite database that is not there.
+    Raises `UnreachableError` where that may pass, or when it refuses something. `create` makes the file of a SQLite database that is not there.
     A statement may take `statement_seconds` on PostgreSQL; on SQLite it waits ten for other writers.
     """
     parsed = _parse(url)
