@@ -125,7 +125,7 @@ async def test_who_waits_for_the_file_of_one_that_stands_still_spends_no_attempt
     new = await shop.start()
     await shop.send_bodies(['{"n": 1}'])
     await shop.until(lambda: noted(shop, "start", new))
-    await asyncio.sleep(3)  # longer than its connection waits, and than its lease is if it is not extended
+    await asyncio.sleep(4)  # longer than its connection waits, and than its lease is if it is not extended
     assert not noted(shop, "refused", new)
     old.process.send_signal(signal.SIGCONT)
     await shop.until(shop.is_drained)

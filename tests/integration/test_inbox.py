@@ -230,6 +230,7 @@ async def test_a_file_is_waited_for_as_long_as_the_lease_holds(
     await prepare(url)
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "timeout": 0}))
+    monkeypatch.setattr("worker.inbox.once.TOLD_AFTER_SECONDS", 0.1)
     lease = FakeLease()
 
     def in_a_thread() -> None:
@@ -308,6 +309,20 @@ async def test_a_connection_that_commits_each_statement_is_refused(way: str, pla
             with pytest.raises(UsageError, match="commits each statement by itself"):
                 outbox.publish_sync(connection, "order.paid", {}, topic="payments")
     assert (await marks(place), await execute(place, "SELECT id FROM longshore_outbox")) == ([], [])
+
+
+async def test_rows_may_be_whatever_the_connection_makes_of_them(tmp_path: Path) -> None:
+    """What is asked of them are tuples still: here by who finds the mark of a newer receive."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    async with effect("sqlite3", url, a_message(receive_count=2), key="order-1"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "inbox.sqlite")) as connection:
+        connection.row_factory = lambda cursor, row: dict(zip([one[0] for one in cursor.description], row, strict=True))
+        with pytest.raises(LeaseLostError):
+            async with a_message(receive_count=1).once(connection, key="order-1"):
+                raise AssertionError("it was started")
+        assert connection.execute("PRAGMA busy_timeout").fetchall() == [{"timeout": 5000}]
 
 
 async def test_a_transaction_that_was_begun_by_hand_is_one(tmp_path: Path) -> None:

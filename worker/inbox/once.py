@@ -1,7 +1,11 @@
 """`Once`, which is `message.once(...)`: a mark in the handler's own transaction, and a fence before its commit."""
 
+import math
+import time
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol
+
+import structlog
 
 from worker.errors import LeaseLostError, UsageError
 from worker.sql.connection import Statement, adapt
@@ -12,6 +16,8 @@ __all__ = ["IDEMPOTENCY_KEY", "Holding", "Mark", "Once", "mark_key"]
 IDEMPOTENCY_KEY: Final = "idempotency_key"
 """The attribute in which publishers, and the outbox, name an event."""
 MAX_KEY_CHARACTERS: Final = 500
+TOLD_AFTER_SECONDS: Final = 2.0
+"""How long a SQLite file is waited for before that is worth a warning."""
 
 _INSERT: Final = (
     "INSERT INTO longshore_inbox (queue, event_type, key, message_id, generation) "
@@ -26,6 +32,8 @@ _FIND: Final = (
 _FENCE: Final = (
     "SELECT set_config('idle_in_transaction_session_timeout', :milliseconds, true), txid_current_if_assigned()"
 )
+
+log = structlog.get_logger("inbox")
 
 
 class Holding(Protocol):
@@ -68,6 +76,7 @@ class Once:
         self._given = connection
         self._is_first = False
         self._number: int | None = None
+        self._told_at: float | None = None
 
     def __bool__(self) -> bool:
         raise UsageError(
@@ -76,7 +85,7 @@ class Once:
 
     def __enter__(self) -> bool:
         self._connection = adapt(self._given)
-        return run(self._connection, self._enter(), self._refuse_unless_held)
+        return run(self._connection, self._enter(), self._insist)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -86,7 +95,7 @@ class Once:
 
     async def __aenter__(self) -> bool:
         self._connection = adapt(self._given)
-        return await run_async(self._connection, self._enter(), self._refuse_unless_held)
+        return await run_async(self._connection, self._enter(), self._insist)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -122,6 +131,21 @@ class Once:
             self._refuse_unless_held()
             if self._lease.remaining_seconds >= half:  # so the server gives up before the lease ends
                 return
+
+    def _insist(self) -> None:
+        """Go on waiting for a SQLite file while the lease is held, and tell of it once."""
+        self._refuse_unless_held()
+        now = time.monotonic()
+        if self._told_at is None:
+            self._told_at = now + TOLD_AFTER_SECONDS
+        elif now > self._told_at:
+            self._told_at = math.inf
+            log.warning(
+                "another transaction keeps the SQLite file, and a message waits for it",
+                queue=self._mark.queue,
+                event_type=self._mark.event_type,
+                message_id=self._mark.message_id,
+            )
 
     def _refuse_unless_held(self) -> None:
         if self._lease.is_lost or self._lease.remaining_seconds <= 0:

@@ -97,7 +97,9 @@ class _Sqlite:
         if not self._connection.in_transaction:
             # At once: a transaction that reads first cannot wait for another writer any more, and fails instead.
             self._connection.execute("BEGIN IMMEDIATE")
-        rows: Rows = self._connection.execute(statement.text, dict(statement.values)).fetchall()
+        cursor = self._connection.cursor()
+        cursor.row_factory = None  # the user's rows may be dicts
+        rows: Rows = cursor.execute(statement.text, dict(statement.values)).fetchall()
         return rows
 
     def flush(self) -> Rows:
@@ -178,8 +180,8 @@ class _Alchemy:
         is_sqlite = self.dialect == "sqlite"
         if _commits_each(driver.driver_connection) if is_sqlite else getattr(driver, "autocommit", False) is True:
             raise UsageError(
-                "the connection of SQLAlchemy commits each statement by itself (AUTOCOMMIT), so effect and mark would not be "
-                "committed together: take an engine or connection of another isolation_level"
+                "the connection of SQLAlchemy commits each statement by itself (AUTOCOMMIT), so nothing would be committed "
+                "together with it: take an engine or connection of another isolation_level"
             )
 
 

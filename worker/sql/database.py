@@ -126,7 +126,7 @@ async def _postgresql(parsed: SplitResult, statement_seconds: float) -> AsyncIte
     try:
         connection = await asyncpg.connect(address, timeout=OPEN_SECONDS, command_timeout=statement_seconds)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        said = str(error) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
+        said = str(error) if isinstance(error, asyncpg.PostgresError) else _name_of(error)
         raise UnreachableError(
             f"the database {name} cannot be opened ({said}): start it, or correct its address"
         ) from None
@@ -139,11 +139,14 @@ async def _postgresql(parsed: SplitResult, statement_seconds: float) -> AsyncIte
 
 
 def _refusal(name: str, error: Exception) -> UnreachableError:
-    is_silent = isinstance(error, TimeoutError)
-    said = "no answer in time" if is_silent else " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or _name_of(error)
     return UnreachableError(
         f"the database {name} did not do it ({said}): see whether it is there and allows it, and try again"
     )
+
+
+def _name_of(error: Exception) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
 
 
 def _parse(url: str) -> SplitResult:

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from inspect import isawaitable
 from typing import Any, Final, TypeAlias, TypeVar
 
-import structlog
-
 from worker.errors import TransientError, UsageError
 from worker.sql.connection import Connection, Rows, Statement
 
@@ -32,8 +30,6 @@ _TABLE_ERRORS = frozenset({"42P01", "42703"})  # undefined table, undefined colu
 _SQLITE_TABLE_ERRORS = ("no such table", "no such column", "has no column")
 _CONFLICTS = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
 _SQLITE_LOCKED = "database is locked"
-
-log = structlog.get_logger("sql")
 
 
 def run(connection: Connection, steps: Steps[T], insist: Insist | None = None) -> T:
@@ -103,18 +99,11 @@ class _Patience:
     def __init__(self, seconds: float, insist: Insist | None) -> None:
         self._ends_at = time.monotonic() + seconds
         self._insist = insist
-        self._is_said = False
 
     def pause(self, error: Exception) -> float:
         """Return after how many seconds to try again; raise what ends the wait."""
-        if not _is_locked(error):
+        if not _is_locked(error) or (self._insist is None and time.monotonic() >= self._ends_at):
             raise error
-        if time.monotonic() >= self._ends_at:
-            if self._insist is None:
-                raise error
-            if not self._is_said:
-                log.warning("another transaction keeps the SQLite file, and this one waits for it")
-            self._is_said = True
         if self._insist is not None:
             self._insist()
         return random.uniform(0, 2 * PAUSE_SECONDS)
@@ -126,7 +115,9 @@ def _not_waiting(file: Any) -> Iterator[float]:
     if file is None:
         yield 0
         return
-    ((milliseconds,),) = file.execute("PRAGMA busy_timeout").fetchall()
+    cursor = file.cursor()
+    cursor.row_factory = None  # the user's rows may be dicts
+    ((milliseconds,),) = cursor.execute("PRAGMA busy_timeout").fetchall()
     file.execute("PRAGMA busy_timeout = 0")
     try:
         yield milliseconds / 1000
