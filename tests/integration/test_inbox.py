@@ -311,6 +311,27 @@ async def test_a_connection_that_commits_each_statement_is_refused(way: str, pla
     assert (await marks(place), await execute(place, "SELECT id FROM longshore_outbox")) == ([], [])
 
 
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+async def test_a_transaction_that_has_read_does_not_wait_for_ever(mode: str, tmp_path: Path) -> None:
+    """It may stand in the way of the one that it waits for, or never get the file at all: it is begun anew, by the next attempt."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    await execute(url, f"PRAGMA journal_mode = {mode}")
+    async with transaction("sqlite3", url) as (connection, run), transaction("sqlite3", url) as (_, write):
+        run("PRAGMA busy_timeout = 200")
+        run("BEGIN")
+        run("SELECT * FROM effects")
+        write("INSERT INTO effects (n) VALUES (7)")
+        if mode == "WAL":
+            write("COMMIT")
+        async with asyncio.timeout(5):
+            with pytest.raises(TransientError, match="another transaction is in the way"):
+                async with a_message().once(connection, key="order-1"):
+                    raise AssertionError("it was started")
+        connection.rollback()
+    assert await effects(url) == [7]
+
+
 async def test_rows_may_be_whatever_the_connection_makes_of_them(tmp_path: Path) -> None:
     """What is asked of them are tuples still: here by who finds the mark of a newer receive."""
     url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"

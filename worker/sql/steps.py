@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from inspect import isawaitable
+from sqlite3 import SQLITE_BUSY_SNAPSHOT
 from typing import Any, Final, TypeAlias, TypeVar
 
 from worker.errors import TransientError, UsageError
@@ -68,7 +69,7 @@ async def run_async(connection: Connection, steps: Steps[T], insist: Insist | No
 
 def _done(connection: Connection, wanted: Statement | None, insist: Insist | None) -> Any:
     # On the loop it waits but once: whoever keeps the file may be a handler that cannot go on before this one returns.
-    patience = _Patience(0, None if _is_on_a_loop() else insist)
+    patience = _Patience(0, None if _is_on_a_loop() or _has_begun(connection.file) else insist)
     while True:
         try:
             return _begun(connection, wanted)
@@ -77,8 +78,9 @@ def _done(connection: Connection, wanted: Statement | None, insist: Insist | Non
 
 
 async def _done_async(connection: Connection, wanted: Statement | None, insist: Insist | None) -> Rows:
-    with _not_waiting(connection.file) as seconds:
-        patience = _Patience(seconds, insist)
+    file = connection.file
+    with _not_waiting(file) as seconds:
+        patience = _Patience(seconds, None if _has_begun(file) else insist)
         while True:
             try:
                 rows: Any = _begun(connection, wanted)
@@ -102,7 +104,7 @@ class _Patience:
 
     def pause(self, error: Exception) -> float:
         """Return after how many seconds to try again; raise what ends the wait."""
-        if not _is_locked(error) or (self._insist is None and time.monotonic() >= self._ends_at):
+        if not _may_be_unlocked(error) or (self._insist is None and time.monotonic() >= self._ends_at):
             raise error
         if self._insist is not None:
             self._insist()
@@ -123,6 +125,11 @@ def _not_waiting(file: Any) -> Iterator[float]:
         yield milliseconds / 1000
     finally:
         file.execute(f"PRAGMA busy_timeout = {milliseconds}")
+
+
+def _has_begun(file: Any) -> bool:
+    """Whether the transaction was open before: who has read in it keeps others from the very commit that he waits for."""
+    return file is not None and bool(file.in_transaction)
 
 
 def _is_on_a_loop() -> bool:
@@ -155,6 +162,12 @@ def _told(error: Exception) -> Exception:
 def _is_locked(error: Exception) -> bool:
     cause, code = _cause(error)
     return code is None and _SQLITE_LOCKED in str(cause)
+
+
+def _may_be_unlocked(error: Exception) -> bool:
+    """Whether waiting helps; it does not for a transaction that has read what another one has changed since."""
+    cause, _ = _cause(error)
+    return _is_locked(error) and getattr(cause, "sqlite_errorcode", None) != SQLITE_BUSY_SNAPSHOT
 
 
 def _cause(error: Exception) -> tuple[BaseException, str | None]:
