@@ -97,7 +97,8 @@ class Message(Generic[T]):
         `connection` is in your transaction: a SQLAlchemy (async) session or connection, an asyncpg or a sqlite3 connection.
         `first` is false when this queue has handled the key before, for this event type: return then. `key` names the
         event in your business; the default is its attribute `idempotency_key`. Commit after the block, which raises
-        `LeaseLostError` when someone else may hold the message by now.
+        `LeaseLostError` when someone else may hold the message by now. A connection that commits each statement by itself is
+        refused with `UsageError`; what nobody commits is lost, and the message deleted all the same.
         """
         name = mark_key(key, self.attributes)
         mark = Mark(self.queue, self.event_type or "", name, self.id, self.receive_count)

@@ -1,5 +1,6 @@
 """A worker that stood still cannot commit late (I3): real workers, real signals."""
 
+import asyncio
 import signal
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def at(point: str, message: Message[Any]) -> None:
 @asynccontextmanager
 async def transaction():
     if URL.startswith("sqlite"):
-        connection = sqlite3.connect(URL.removeprefix("sqlite:///"), timeout=0.5, isolation_level=None)
+        connection = sqlite3.connect(URL.removeprefix("sqlite:///"), timeout=0.5)
         try:
             with connection:
                 yield connection, connection.execute
@@ -84,7 +85,8 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def configure(shop: Shop, url: str, **settings: Any) -> None:
-    shop.configure(visibility_timeout_seconds=2, wait_time_seconds=1, attempts=100, breaker="none", **settings)
+    patient = {"visibility_timeout_seconds": 2, "wait_time_seconds": 1, "attempts": 100, "breaker": "none"}
+    shop.configure(**{**patient, **settings})
     (shop.folder / "shop_handlers.py").write_text(HANDLERS)
     shop.environment["EFFECTS_DATABASE"] = url
 
@@ -110,6 +112,28 @@ async def test_a_commit_that_comes_after_the_lease_is_refused_by_the_server(shop
     url = await postgres.make_database()
     await prepare(url)
     await stand_still(shop, url, "committing")
+
+
+async def test_who_waits_for_the_file_of_one_that_stands_still_spends_no_attempt(shop: Shop, tmp_path: Path) -> None:
+    """On SQLite a worker that is stopped inside its transaction is in everybody's way, and nobody's failure (I2)."""
+    url = f"sqlite:///{tmp_path / 'effects.sqlite'}"
+    await prepare(url)
+    configure(shop, url, concurrency=1, attempts=1)
+    await shop.send(1, stops="inside")
+    old = await shop.start()
+    await shop.until(lambda: noted(shop, "stop", old))
+    new = await shop.start()
+    await shop.send_bodies(['{"n": 1}'])
+    await shop.until(lambda: noted(shop, "start", new))
+    await asyncio.sleep(4)  # longer than its connection waits, and than its lease is if it is not extended
+    assert not noted(shop, "refused", new)
+    old.process.send_signal(signal.SIGCONT)
+    await shop.until(shop.is_drained)
+    assert await effects(url) == [0, 1]
+    assert (await shop.dead_letters.depth()).visible == 0
+    assert "another transaction keeps the SQLite file" in new.output
+    assert await new.terminate() == 0
+    assert await old.terminate() == 0
 
 
 async def stand_still(shop: Shop, url: str, point: str) -> None:

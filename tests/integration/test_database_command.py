@@ -1,15 +1,19 @@
 """`longshore database` and `longshore outbox`: what is printed, and what a mistake is told."""
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.command import longshore, mistake
+from support.command import failure, longshore, mistake
 from support.inbox import execute, transaction
 from support.postgres import Postgres
 
-from worker import outbox
+from worker import LongshoreError, Router, UsageError, outbox
+from worker import migrate as migrate_for_users
+from worker.fleet.lifespans import lifespan
 from worker.sql.database import open_database
 from worker.sql.tables import migrate, prune, statements
 
@@ -60,14 +64,41 @@ async def test_newer_and_missing_tables_are_one_sentence(orders_url: str, tmp_pa
         ("mysql://ann:secret@db/orders", "the address of the database is none that can be opened"),
         ("postgresql://127.0.0.1", "the address of the database is none that can be opened"),
         ("sqlite://orders.sqlite", "the address of the database is none that can be opened"),
-        ("postgresql://ann:secret@127.0.0.1:1/orders", "the database postgresql://127.0.0.1:1/orders cannot be opened"),
-        ("sqlite:////nowhere/orders.sqlite", "cannot be opened (unable to open database file)"),
     ],
 )
 def test_an_address_that_is_none_is_told_without_its_password(tmp_path: Path, url: str, said: str) -> None:
     sentence = mistake(longshore("database", "migrate", "--database", url, folder=tmp_path))
     assert said in sentence
     assert "secret" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://ann:secret@127.0.0.1:1/orders", "the database postgresql://127.0.0.1:1/orders cannot be opened"),
+        ("sqlite:////nowhere/orders.sqlite", "cannot be opened (unable to open database file)"),
+    ],
+)
+def test_a_database_that_is_away_is_a_failure_and_no_mistake(tmp_path: Path, url: str, said: str) -> None:
+    """A job that is run again by its exit status tells the two apart."""
+    sentence = failure(longshore("database", "migrate", "--database", url, folder=tmp_path))
+    assert said in sentence
+    assert "secret" not in sentence
+
+
+async def test_a_lifespan_whose_database_is_away_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no defect of the handlers, so the log has no traceback."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        await migrate_for_users("postgresql://ann:secret@127.0.0.1:1/orders")
+        yield
+
+    with pytest.raises(LongshoreError, match=r"^handlers `shop:router`: the database .* cannot be opened") as caught:
+        async with lifespan(Router(lifespan=opened), "shop:router"):
+            raise AssertionError("it was entered")
+    assert not isinstance(caught.value, UsageError)
+    assert "raised" not in capsys.readouterr().out
 
 
 async def past_of(url: str, days: int) -> str:
@@ -82,7 +113,7 @@ async def test_a_database_that_does_not_allow_it_is_one_sentence(postgres: Postg
     url = await postgres.make_database()
     await execute(url, "CREATE ROLE reader LOGIN PASSWORD 'reader'")
     limited = f"postgresql://reader:reader@{url.partition('@')[2].rpartition('@')[2]}"
-    said = mistake(longshore("database", "migrate", "--database", limited, folder=tmp_path))
+    said = failure(longshore("database", "migrate", "--database", limited, folder=tmp_path))
     assert "did not do it (permission denied for schema public)" in said
 
 
@@ -130,3 +161,28 @@ async def test_the_relay_sends_what_waits(
     )
     assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "sent 25 events"), ended.stderr
     assert sorted(await arrived(), key=int) == [str(number) for number in range(25)]
+
+
+async def test_the_relay_says_what_it_could_not_send(
+    orders_url: str,
+    tmp_path: Path,
+    make_outlet: Callable[[str], Awaitable[tuple[str, Callable[[], Awaitable[list[str]]]]]],
+    aws_environment: dict[str, str],
+) -> None:
+    """For cron, which looks at the exit status: what SNS did not take waits, and what it never takes is refused."""
+    topic, arrived = await make_outlet("events")
+    async with open_database(orders_url, create=True) as database:
+        await migrate(database)
+    async with transaction("sqlite3" if orders_url.startswith("sqlite") else "asyncpg", orders_url) as (connection, _):
+        for name, text in ((topic, "1"), ("nosuch", "2"), ("nosuch", "3"), (topic, "x" * 300_000)):
+            await outbox.publish(connection, "order.paid", text, topic=name, max_bytes=1_000_000)
+    topics = ("--topic", topic, "--topic", "nosuch")
+    ended = await asyncio.to_thread(
+        longshore, "outbox", "--database", orders_url, *topics, "--once", folder=tmp_path, environment=aws_environment
+    )
+    assert ended.returncode == 1
+    said = ended.stderr.splitlines()[-1]
+    assert said.startswith("longshore: not all events were sent: 2 of nosuch wait still: order.paid was not published")
+    assert f"; 1 of {topic} were refused for good, and the column refusal of longshore_outbox says why" in said
+    assert ended.stdout.splitlines()[-1] == "sent 1 events"
+    assert await arrived() == ["1"]

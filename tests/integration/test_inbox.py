@@ -1,20 +1,24 @@
 """The inbox (I2) and its fence (I3), for every library's connection, on SQLite and, when asked for, on PostgreSQL."""
 
 import asyncio
+import gc
 import json
 import sqlite3
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from support.inbox import WAYS, effect, effects, marks, prepare, transaction
+from sqlalchemy import Connection, NullPool, create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+from support.inbox import WAYS, effect, effects, execute, marks, prepare, transaction
 from support.postgres import Postgres
 
-from worker import Batch, LeaseLostError, Message, Router, TransientError, UsageError
+from worker import Batch, LeaseLostError, Message, Router, TransientError, UsageError, outbox
 from worker.testing import FakeLease, Fleet, MemorySource
 
 pytestmark = pytest.mark.integration
@@ -193,18 +197,179 @@ async def test_the_server_ends_a_transaction_whose_commit_comes_after_the_lease(
 
 
 @pytest.mark.parametrize("way", WAYS["sqlite"])
-async def test_a_locked_file_may_pass(way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker that stands still in its transaction is in everybody's way: an outage, not a bug."""
+async def test_who_comes_second_waits_for_the_file_and_keeps_the_loop_free(way: str, tmp_path: Path) -> None:
+    """The first one may be a handler of the same loop, in the middle of its transaction; the busy timeout is as it was then."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    begun = asyncio.Event()
+
+    async def first() -> None:
+        async with effect("sqlite3", url, a_message(id="a"), key="order-1"):
+            begun.set()
+            await asyncio.sleep(0.5)
+
+    async def second() -> int:
+        async with transaction(way, url) as (connection, execute):
+            async with a_message(id="b").once(connection, key="order-2"):
+                execute("INSERT INTO effects (n) VALUES (8)")
+            return int(next(iter(execute("PRAGMA busy_timeout")))[0])
+
+    one = asyncio.create_task(first())
+    await begun.wait()
+    async with asyncio.timeout(3):  # less than sqlite3 waits
+        assert await second() == 5000
+    await one
+    assert await effects(url) == [7, 8]
+
+
+async def test_a_file_is_waited_for_as_long_as_the_lease_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A worker that stands still in its transaction is nobody's failure: an asynchronous handler waits, and one in a thread."""
     url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
     await prepare(url)
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "timeout": 0}))
+    monkeypatch.setattr("worker.inbox.once.TOLD_AFTER_SECONDS", 0.1)
+    lease = FakeLease()
+
+    def in_a_thread() -> None:
+        with (
+            closing(sqlite3.connect(tmp_path / "inbox.sqlite")) as connection,
+            a_message(lease=lease).once(connection, key="order-2"),
+        ):
+            raise AssertionError("it was started")
+
+    async def on_the_loop() -> None:
+        async with effect("sqlite3", url, a_message(lease=lease), key="order-2"):
+            raise AssertionError("it was started")
+
     async with effect("sqlite3", url, a_message(id="a"), key="order-1"):
-        with pytest.raises(TransientError, match="another transaction is in the way") as caught:
-            async with effect(way, url, a_message(id="b"), key="order-2"):
-                raise AssertionError("it was started")
+        waiting = [asyncio.create_task(asyncio.to_thread(in_a_thread)), asyncio.create_task(on_the_loop())]
+        done, _ = await asyncio.wait(waiting, timeout=0.5)
+        assert not done
+        lease.remaining_seconds = 0
+        for result in await asyncio.gather(*waiting, return_exceptions=True):
+            assert isinstance(result, LeaseLostError)
+    assert capsys.readouterr().out.count("another transaction keeps the SQLite file") == 2
+    assert await effects(url) == [7]
+
+
+@pytest.mark.parametrize("way", WAYS["sqlite"])
+async def test_where_waiting_would_keep_the_loop_a_locked_file_may_pass(way: str, tmp_path: Path) -> None:
+    """A plain `with` on the loop waits as long as its connection says: an outage, not a bug."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    async with (
+        effect("sqlite3", url, a_message(id="a"), key="order-1"),
+        transaction(way, url) as (connection, execute),
+    ):
+        execute("PRAGMA busy_timeout = 0")
+        with (
+            pytest.raises(TransientError, match="another transaction is in the way") as caught,
+            a_message(id="b").once(connection, key="order-2"),
+        ):
+            raise AssertionError("it was started")
     assert caught.value.is_downstream
     assert await effects(url) == [7]
+
+
+def autocommit(way: str, url: str) -> Any:
+    """Return what opens a connection that commits each statement by itself."""
+    match way:
+        case "sqlite3":
+            return closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None))
+        case "alchemy" | "session":
+            engine = create_engine(url, isolation_level="AUTOCOMMIT")
+            return engine.connect() if way == "alchemy" else Session(engine)
+        case _:
+            many = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"), poolclass=NullPool)
+            many = many.execution_options(isolation_level="AUTOCOMMIT")
+            return AsyncSession(many) if way == "async-session" else many.connect()
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        *WAYS["sqlite"],
+        *(pytest.param(way, marks=pytest.mark.postgres) for way in ("async-connection", "async-session")),
+    ],
+)
+async def test_a_connection_that_commits_each_statement_is_refused(way: str, place: str) -> None:
+    """Its mark would stay when the handler fails, and the effect would never happen; so for an event of the outbox."""
+    async with AsyncExitStack() as stack:
+        opened = autocommit(way, place)
+        connection = await stack.enter_async_context(opened) if way.startswith("async") else stack.enter_context(opened)
+        with pytest.raises(UsageError, match="commits each statement by itself"):
+            async with a_message().once(connection, key="order-1"):
+                raise AssertionError("it was started")
+        with pytest.raises(UsageError, match="commits each statement by itself"):
+            await outbox.publish(connection, "order.paid", {}, topic="payments")
+        if not way.startswith("async"):
+            with pytest.raises(UsageError, match="commits each statement by itself"):
+                outbox.publish_sync(connection, "order.paid", {}, topic="payments")
+    assert (await marks(place), await execute(place, "SELECT id FROM longshore_outbox")) == ([], [])
+
+
+@pytest.mark.parametrize("mode", ["WAL", "DELETE"])
+async def test_a_transaction_that_has_read_does_not_wait_for_ever(mode: str, tmp_path: Path) -> None:
+    """It may stand in the way of the one that it waits for, or never get the file at all: it is begun anew, by the next attempt."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    await execute(url, f"PRAGMA journal_mode = {mode}")
+    async with transaction("sqlite3", url) as (connection, run), transaction("sqlite3", url) as (_, write):
+        run("PRAGMA busy_timeout = 200")
+        run("BEGIN")
+        run("SELECT * FROM effects")
+        write("INSERT INTO effects (n) VALUES (7)")
+        if mode == "WAL":
+            write("COMMIT")
+        async with asyncio.timeout(5):
+            with pytest.raises(TransientError, match="another transaction is in the way"):
+                async with a_message().once(connection, key="order-1"):
+                    raise AssertionError("it was started")
+        connection.rollback()
+    assert await effects(url) == [7]
+
+
+async def test_rows_may_be_whatever_the_connection_makes_of_them(tmp_path: Path) -> None:
+    """What is asked of them are tuples still: here by who finds the mark of a newer receive."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    async with effect("sqlite3", url, a_message(receive_count=2), key="order-1"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "inbox.sqlite")) as connection:
+        connection.row_factory = lambda cursor, row: dict(zip([one[0] for one in cursor.description], row, strict=True))
+        with pytest.raises(LeaseLostError):
+            async with a_message(receive_count=1).once(connection, key="order-1"):
+                raise AssertionError("it was started")
+        assert connection.execute("PRAGMA busy_timeout").fetchall() == [{"timeout": 5000}]
+
+
+async def test_a_transaction_that_was_begun_by_hand_is_one(tmp_path: Path) -> None:
+    """Also on connections whose driver begins none: those of sqlite3, and of engines that do it themselves."""
+    url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
+    await prepare(url)
+    with closing(sqlite3.connect(tmp_path / "inbox.sqlite", isolation_level=None)) as connection:
+        connection.execute("BEGIN")
+        async with a_message().once(connection, key="order-1") as first:
+            assert first
+        connection.execute("COMMIT")
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: object) -> None:
+        connection.isolation_level = None
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    with Session(engine) as session, session.begin():
+        async with a_message(id="b").once(session, key="order-2") as first:
+            assert first
+    engine.dispose()
+    assert [mark[2] for mark in await marks(url)] == ["order-1", "order-2"]
 
 
 @pytest.mark.postgres
@@ -268,20 +433,57 @@ async def test_a_synchronous_handler_writes_with(way: str, tmp_path: Path) -> No
 
 
 @pytest.mark.postgres
-async def test_an_asynchronous_connection_in_a_plain_with_is_told(postgres: Postgres) -> None:
+@pytest.mark.parametrize("way", ["asyncpg", "async-connection", "async-session"])
+async def test_an_asynchronous_connection_in_a_plain_with_is_told(way: str, postgres: Postgres) -> None:
+    """And nothing is left that nobody awaits, which would be a warning."""
     url = await postgres.make_database()
-    async with transaction("asyncpg", url) as (connection, _):
+    async with transaction(way, url) as (connection, _):
         with pytest.raises(UsageError, match="write `async with`"), a_message().once(connection, key="order-1"):
             raise AssertionError("it was started")
+    gc.collect()
 
 
-async def test_a_commit_inside_the_block_is_a_mistake_that_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", WAYS["sqlite"])
+async def test_a_commit_inside_the_block_is_a_mistake_that_is_told(way: str, tmp_path: Path) -> None:
+    """Also when another transaction has begun since."""
     url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
     await prepare(url)
-    connection = sqlite3.connect(tmp_path / "inbox.sqlite")
-    with pytest.raises(UsageError, match="commit after the block"), a_message().once(connection, key="order-1"):
-        connection.commit()
-    connection.close()
+    for number, then in enumerate(([], ["INSERT INTO effects (n) VALUES (7)"])):
+        async with AsyncExitStack() as stack:
+            engine = create_engine(url)
+            stack.callback(engine.dispose)
+            if way == "sqlite3":
+                connection: Any = stack.enter_context(closing(sqlite3.connect(tmp_path / "inbox.sqlite")))
+            else:
+                connection = stack.enter_context(engine.connect() if way == "alchemy" else Session(engine))
+            with pytest.raises(UsageError, match="commit after the block"):  # noqa: PT012 - at its end
+                async with a_message().once(connection, key=number):
+                    connection.commit()
+                    for sql in then:
+                        connection.execute(sql if way == "sqlite3" else text(sql))
+    assert await effects(url) == []
+
+
+@pytest.mark.postgres
+async def test_a_commit_inside_the_block_is_known_by_its_number(postgres: Postgres) -> None:
+    """PostgreSQL numbers transactions, so a second one is not taken for the first."""
+    url = await postgres.make_database()
+    await prepare(url)
+    connection = await asyncpg.connect(url)
+    one = connection.transaction()
+    await one.start()
+    with pytest.raises(UsageError, match="commit after the block"):  # noqa: PT012 - at its end
+        async with a_message().once(connection, key="order-1"):
+            await one.commit()
+            await connection.transaction().start()
+            await connection.execute("INSERT INTO effects (n) VALUES (7)")
+    connection.terminate()
+    assert await effects(url) == []
+
+
+def test_a_mark_that_was_not_entered_is_no_answer() -> None:
+    with pytest.raises(UsageError, match="neither true nor false before it is entered"):
+        assert a_message().once(None, key="order-1")
 
 
 def test_an_unknown_connection_is_refused_by_name() -> None:

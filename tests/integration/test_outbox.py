@@ -2,8 +2,9 @@
 
 import asyncio
 import random
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -20,8 +21,8 @@ from worker.outbox.serving import drain
 from worker.outbox.store import Outbox, sole_relay
 from worker.publisher import LargePayloads, Topic
 from worker.publisher.topic import Publication
-from worker.sql.connection import Steps
 from worker.sql.database import Database, open_database
+from worker.sql.steps import Steps
 from worker.telemetry.metrics import OutboxMetrics
 from worker.testing import MemoryObjects, MemoryTopic
 
@@ -50,7 +51,8 @@ async def store(url: str, *events: tuple[str | None, int], topic: str = FIFO) ->
 
 async def relay_once(url: str, topic: Topic, **settings: Any) -> int:
     publisher = Publisher(topic, **{"patience_seconds": 0, **settings})
-    return await drain(url, publisher, topic=topic.name, stop=Stop())
+    drained = await drain(url, publisher, topic=topic.name, stop=Stop())
+    return drained.sent + drained.refused
 
 
 @pytest.mark.parametrize(
@@ -89,6 +91,38 @@ async def test_an_event_goes_out_with_its_transaction(way: str, tmp_path: Path, 
     }
 
 
+@pytest.mark.parametrize("way", WAYS["sqlite"])
+async def test_a_file_that_another_transaction_keeps_is_waited_for_while_the_loop_goes_on(
+    way: str, tmp_path: Path
+) -> None:
+    """For as long as the connection says."""
+    url = f"sqlite:///{tmp_path / 'orders.sqlite'}"
+    await prepare(url)
+    async with transaction("sqlite3", url) as (keeping, _):
+        await outbox.publish(keeping, "order.paid", {}, topic="orders", key="first")
+        async with transaction(way, url) as (connection, run):
+            run("PRAGMA busy_timeout = 300")
+            began = time.monotonic()
+            ticks = asyncio.create_task(ticking(lambda: time.monotonic() - began < 0.3))
+            with pytest.raises(TransientError, match="another transaction is in the way"):
+                await outbox.publish(connection, "order.paid", {}, topic="orders")
+            assert 0.3 <= time.monotonic() - began < 2
+            assert await ticks > 10
+            keeping.commit()
+            await outbox.publish(connection, "order.paid", {}, topic="orders", key="second")
+    stored = await execute(url, "SELECT attributes FROM longshore_outbox")
+    assert ["first" in stored[0][0], "second" in stored[1][0]] == [True, True]
+
+
+async def ticking(goes_on: Callable[[], bool]) -> int:
+    """Return how often the loop came by."""
+    ticks = 0
+    while goes_on():
+        await asyncio.sleep(0.01)
+        ticks += 1
+    return ticks
+
+
 async def test_a_fifo_topic_gets_the_key_as_deduplication_id(url: str) -> None:
     """So what is sent twice within five minutes arrives once; a key that SNS would not take is hashed."""
     await store(url, ("a", 1))
@@ -106,12 +140,17 @@ async def test_what_sns_would_refuse_is_refused_in_the_transaction(url: str) -> 
     """The author hears of it, and nothing waits for ever; the key is never the eleventh attribute."""
     eight = {f"a{number}": "x" for number in range(8)}
     async with transaction(a_way(url), url) as (connection, _):
-        with pytest.raises(PublishError, match="9 attributes of its own, but at most 8"):
+        with pytest.raises(
+            PublishError,
+            match="it has 8 attributes of its own, but at most 7 may go with event_type, published_at and idem",
+        ):
             await outbox.publish(connection, "order.paid", {}, topic="orders", attributes=eight)
         with pytest.raises(PublishError, match="give a group_id"):
             await outbox.publish(connection, "order.paid", {}, topic=FIFO)
         with pytest.raises(UsageError, match="the key of an event must be text"):
             await outbox.publish(connection, "order.paid", {}, topic="orders", key="")
+        with pytest.raises(UsageError, match="give its value as key="):
+            await outbox.publish(connection, "order.paid", {}, topic="orders", attributes={"idempotency_key": "mine"})
     assert await relay_once(url, MemoryTopic("orders")) == 0
 
 
@@ -122,7 +161,10 @@ async def test_until_when_an_event_is_worth_handling_goes_with_it(url: str) -> N
     six = {f"a{number}": "x" for number in range(6)}
     async with transaction(a_way(url), url) as (connection, _):
         await outbox.publish(connection, "order.paid", {}, topic="orders", expires_at=moment, attributes=six)
-        with pytest.raises(PublishError, match="8 attributes of its own, but at most 7"):
+        with pytest.raises(
+            PublishError,
+            match="it has 7 attributes of its own, but at most 6 may go with event_type, published_at, expires_at and",
+        ):
             await outbox.publish(
                 connection, "order.paid", {}, topic="orders", expires_at=moment, attributes={**six, "b": "x"}
             )

@@ -1,6 +1,7 @@
 """The relays of a process, on SQLite and, when asked for, on PostgreSQL: they start with it, end after it, and stand in for each other."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.inbox import execute, prepare, transaction
+from support.postgres import Postgres
 
 from worker import UsageError, outbox
 from worker.errors import EntryError, Fault
@@ -211,10 +213,10 @@ async def test_a_database_that_comes_back_is_used(tmp_path: Path, monkeypatch: p
     topic, metrics, really = MemoryTopic(TOPIC), Metrics(), open_database
 
     @asynccontextmanager
-    async def opened_or_not(url: str) -> AsyncIterator[Any]:
+    async def opened_or_not(url: str, **options: Any) -> AsyncIterator[Any]:
         if is_away:
             raise UnreachableError("the database is away")
-        async with really(url) as database:
+        async with really(url, **options) as database:
             yield database
 
     monkeypatch.setattr(serving, "open_database", opened_or_not)
@@ -223,6 +225,28 @@ async def test_a_database_that_comes_back_is_used(tmp_path: Path, monkeypatch: p
         is_away = False
         await until(lambda: opened.problems() == [])
         await until(lambda: sent(topic) == [1])
+
+
+@pytest.mark.postgres
+async def test_a_database_that_hangs_is_told_of_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes connections and answers none, as behind a dead disk or network; the time that it was asked counts."""
+    monkeypatch.setattr(serving, "CALL_SECONDS", 2)
+    monkeypatch.setattr(serving, "LASTING_SECONDS", 3)
+    with Postgres() as server:
+        url = await server.make_database()
+        await prepare(url)
+        topic = MemoryTopic(TOPIC)
+        async with running(url, topic) as opened:
+            await store(url, 1)
+            await until(lambda: sent(topic) == [1])
+            with server.hanging():
+                began_at = time.monotonic()
+                await until(lambda: bool(opened.problems()))
+                assert 2 < time.monotonic() - began_at < 4.5
+                assert "no answer in time" in opened.problems()[0]
+            await until(lambda: opened.problems() == [])
+            await store(url, 2)
+            await until(lambda: sent(topic) == [1, 2])
 
 
 async def test_a_relay_that_crashes_is_started_again(orders_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-__all__ = ["COMMAND", "Ended", "clean_environment", "longshore", "mistake"]
+__all__ = ["COMMAND", "Ended", "clean_environment", "failure", "longshore", "mistake"]
 
 COMMAND = (sys.executable, "-c", "from worker.cli import main; main()")
 Ended = subprocess.CompletedProcess[str]
@@ -38,7 +38,16 @@ def longshore(
 
 def mistake(ended: Ended) -> str:
     """Return the one sentence that a user got for a mistake."""
-    assert ended.returncode == 2, (ended.returncode, ended.stdout, ended.stderr)
+    return _sentence(ended, 2)
+
+
+def failure(ended: Ended) -> str:
+    """Return the one sentence that a user got for what failed without a mistake of his."""
+    return _sentence(ended, 1)
+
+
+def _sentence(ended: Ended, status: int) -> str:
+    assert ended.returncode == status, (ended.returncode, ended.stdout, ended.stderr)
     (sentence,) = ended.stderr.splitlines()
     assert sentence.startswith("longshore: ")
     return sentence

@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -148,9 +150,27 @@ class Postgres:
             process.send_signal(signal.SIGQUIT)
             process.wait()
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let it and its sessions stand still while inside: it takes connections, and answers none."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        everyone = [self._process.pid, *map(int, children)]
+        _signal(everyone, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _signal(everyone, signal.SIGCONT)
+
     def _end(self) -> None:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):  # a session that has ended
+            os.kill(process, number)
 
 
 def _newest_binaries() -> Path:

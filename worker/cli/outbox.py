@@ -12,13 +12,13 @@ import typer
 from worker.cli.database import DatabaseOption
 from worker.cli.options import whole_number
 from worker.cli.publish import choose_topic
-from worker.errors import UsageError
+from worker.errors import LongshoreError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.outbox.relay import Stop
-    from worker.outbox.serving import Serving
+    from worker.outbox.serving import Drained, Serving
     from worker.publisher import Publisher
     from worker.settings import AwsSettings
     from worker.settings.payloads import OffloadSettings
@@ -43,7 +43,7 @@ def outbox(
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Where the port is.")] = "127.0.0.1",
-    once: Annotated[bool, typer.Option("--once", help="Send what waits, and end.")] = False,  # noqa: FBT002
+    once: Annotated[bool, typer.Option("--once", help="Send what waits; exit 1 if SNS takes not all.")] = False,  # noqa: FBT002
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The fleet file.")] = None,
 ) -> None:
     """Publish what the outbox holds, until SIGTERM or Ctrl-C.
@@ -56,9 +56,7 @@ def outbox(
     if once and port is not None:
         raise UsageError("--port has no effect with --once, which ends by itself: leave one of them out")
     addresses = {name: choose_topic(name, config) for name in topic}
-    raise typer.Exit(
-        asyncio.run(_run(database, addresses, is_once=once, listen=None if port is None else (host, port)))
-    )
+    asyncio.run(_run(database, addresses, is_once=once, listen=None if port is None else (host, port)))
 
 
 async def _run(
@@ -67,7 +65,7 @@ async def _run(
     *,
     is_once: bool,
     listen: tuple[str, int] | None,
-) -> int:
+) -> None:
     from worker.outbox.relay import Stop
     from worker.outbox.serving import PATIENCE_SECONDS, drain
     from worker.publisher import Publisher
@@ -80,11 +78,22 @@ async def _run(
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.now)
     if is_once:
-        sent = [await drain(url, publisher, topic=name, stop=stop) for name, publisher in publishers.items()]
-        typer.echo(f"sent {sum(sent):,} events")
-        return 0
-    await _serve(url, publishers, stop, listen)
-    return 0
+        _tell({name: await drain(url, publisher, topic=name, stop=stop) for name, publisher in publishers.items()})
+    else:
+        await _serve(url, publishers, stop, listen)
+
+
+def _tell(drained: "dict[str, Drained]") -> None:
+    """Say what was sent; raise `LongshoreError`, one sentence, when that is not all that waited."""
+    typer.echo(f"sent {sum(each.sent for each in drained.values()):,} events")
+    said = [f"{each.waiting:,} of {name} wait still: {each.problem}" for name, each in drained.items() if each.waiting]
+    said += [
+        f"{each.refused:,} of {name} were refused for good, and the column refusal of longshore_outbox says why"
+        for name, each in drained.items()
+        if each.refused
+    ]
+    if said:
+        raise LongshoreError(f"not all events were sent: {'; '.join(said)}")
 
 
 async def _serve(url: str, publishers: "dict[str, Publisher]", stop: "Stop", listen: tuple[str, int] | None) -> None:

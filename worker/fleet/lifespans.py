@@ -7,6 +7,7 @@ import structlog
 
 from worker.errors import LongshoreError, UsageError
 from worker.router import Router
+from worker.sql.database import UnreachableError
 
 __all__ = ["lifespan"]
 
@@ -35,6 +36,8 @@ def _named(handlers: str, when: str) -> Iterator[None]:
         yield
     except UsageError as error:
         raise UsageError(f"handlers `{handlers}`: {error}") from None
+    except UnreachableError as error:
+        raise LongshoreError(f"handlers `{handlers}`: {error}") from None
     except (Exception, SystemExit) as error:
         log.exception("a lifespan raised", handlers=handlers, when=when)
         what = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

@@ -42,7 +42,7 @@ class Transactions:
         try:
             await make_tables(self._store, self._tables)
             await migrate(self._url)
-        except UsageError:
+        except LongshoreError:
             await self._store.close()
             raise
         except (exc.SQLAlchemyError, OSError, TypeError, ValueError) as error:

@@ -13,8 +13,10 @@ from typing import Any, Final
 from worker.errors import UsageError
 from worker.inbox import IDEMPOTENCY_KEY
 from worker.message import Attribute
-from worker.publisher.composer import MAX_BYTES, AttributeValue, Composer, Moment, Outgoing
-from worker.sql.connection import Statement, Steps, adapt, run, run_async
+from worker.publisher.composer import MAX_ATTRIBUTES, MAX_BYTES, AttributeValue, Composer, Moment, Outgoing
+from worker.publisher.errors import refused
+from worker.sql.connection import Statement, adapt
+from worker.sql.steps import Steps, run, run_async
 
 __all__ = ["publish", "publish_sync", "read_attributes"]
 
@@ -86,10 +88,7 @@ def _store(outgoing: Outgoing, topic: str, key: str, max_bytes: int) -> "_Store"
     is_fifo = topic.endswith(".fifo")
     composed = _composer(topic, max_bytes).compose(
         outgoing._replace(
-            attributes={
-                **(outgoing.attributes or {}),
-                IDEMPOTENCY_KEY: key,
-            },  # never the eleventh: it counts as one of theirs
+            attributes=_attributes(outgoing, key),
             deduplication_id=_deduplication_id(key) if is_fifo else None,
         )
     )
@@ -104,6 +103,23 @@ def _store(outgoing: Outgoing, topic: str, key: str, max_bytes: int) -> "_Store"
         "deduplication_id": publication.deduplication_id,
     }
     return _Store(values, key)
+
+
+def _attributes(outgoing: Outgoing, key: str) -> dict[str, AttributeValue]:
+    """Return the event's attributes with its key; raise what is wrong about them in the author's numbers."""
+    given = outgoing.attributes or {}
+    if IDEMPOTENCY_KEY in given:
+        raise UsageError(
+            f"the attribute {IDEMPOTENCY_KEY} is written by the outbox: give its value as key=, and leave it out of attributes"
+        )
+    ours = [*_OURS, *(["expires_at"] if outgoing.expires_at is not None else []), IDEMPOTENCY_KEY]
+    if len(given) > (most := MAX_ATTRIBUTES - len(ours)):
+        raise refused(
+            outgoing.event_type,
+            f"it has {len(given)} attributes of its own, but at most {most} may go with {', '.join(ours[:-1])} and {ours[-1]}: "
+            f"put the others into the payload",
+        )
+    return {**given, IDEMPOTENCY_KEY: key}
 
 
 class _Store:

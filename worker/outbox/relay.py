@@ -72,6 +72,10 @@ class Relay:
         self._stop = stop
         self.problem: str | None = None
         """What SNS said last, while it does not take everything."""
+        self.sent = 0
+        """How many events were sent so far."""
+        self.refused = 0
+        """How many were refused for good so far."""
         self._state = LoggedState(log, f"sending the outbox to {publisher.topic}")
         self._failures = 0
         self._ends_at = 0.0
@@ -85,12 +89,10 @@ class Relay:
             await self._stop.pause(LOOK_SECONDS)
         return sent
 
-    async def drain(self) -> int:
-        """Send what waits, until nothing does or SNS takes none; return how many were sent or refused for good."""
-        total = 0
-        while not self._stop.is_now and (ended := await self.step()):
-            total += ended
-        return total
+    async def drain(self) -> None:
+        """Send what waits, until nothing does or SNS takes none; `problem` tells which."""
+        while not self._stop.is_now and await self.step():
+            pass
 
     async def step(self) -> int:
         """Send some of what waits; return how many were sent or refused for good, 0 when nothing waits or SNS takes none."""
@@ -100,6 +102,8 @@ class Relay:
             # Started in turn: a lane's first events share calls in the order in which they were stored.
             await asyncio.gather(*(self._send(lane, taken, failed) for lane in taken.lanes))
         self._failures = self._failures + 1 if failed and not taken.sent else 0
+        self.sent += len(taken.sent)
+        self.refused += len(taken.refused)
         self._metrics.sent(len(taken.sent))
         self._metrics.refused(len(taken.refused))
         if failed:

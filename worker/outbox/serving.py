@@ -5,11 +5,11 @@ import random
 import time
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import structlog
 
-from worker.errors import UsageError
+from worker.errors import LongshoreError
 from worker.outbox.relay import Relay, Stop
 from worker.outbox.store import OtherRelayError, Outbox, sole_relay
 from worker.publisher import Publisher
@@ -18,12 +18,14 @@ from worker.sql.tables import prune, require_tables
 from worker.telemetry.logged_state import LoggedState
 from worker.telemetry.metrics import OutboxMetrics
 
-__all__ = ["PATIENCE_SECONDS", "Serving", "drain"]
+__all__ = ["PATIENCE_SECONDS", "Drained", "Serving", "drain"]
 
 PATIENCE_SECONDS: Final = 10.0
 """How long an event is tried before its row is let go of, for this relay or another one."""
 OPEN_SECONDS: Final = 5.0
 """How long a start waits for the database before it goes on without it."""
+CALL_SECONDS: Final = 8.0
+"""How long a statement of the relay's may take: a database that hangs is told of when `LASTING_SECONDS` are over."""
 CLOSE_SECONDS: Final = 0.2
 AGAIN_SECONDS: Final = 5.0
 STAND_BY_SECONDS: Final = 1.0
@@ -35,20 +37,36 @@ PRUNE_SECONDS: Final = 3600.0
 log = structlog.get_logger("outbox")
 
 
-async def drain(url: str, publisher: Publisher, *, topic: str, stop: Stop) -> int:
-    """Send what waits for one topic, and return how many events that were. Raises `UsageError` for what cannot work."""
+class Drained(NamedTuple):
+    """What became of the events that waited for one topic."""
+
+    sent: int
+    refused: int
+    """How many SNS will never take."""
+    waiting: int
+    """How many wait still, because SNS did not take them."""
+    problem: str | None
+    """What it said to that."""
+
+
+async def drain(url: str, publisher: Publisher, *, topic: str, stop: Stop) -> Drained:
+    """Send what waits for one topic. Raises `UsageError` for what cannot work, `UnreachableError` for a database that is away."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(sole_relay(url, topic))
         database = await _opened(stack, url)
         await stack.enter_async_context(publisher)
-        return await Relay(Outbox(database, topic), publisher, OutboxMetrics(topic), stop).drain()
+        outbox = Outbox(database, topic)
+        relay = Relay(outbox, publisher, OutboxMetrics(topic), stop)
+        await relay.drain()
+        waiting = 0 if relay.problem is None else (await outbox.waiting()).events
+        return Drained(relay.sent, relay.refused, waiting, relay.problem)
 
 
 class Serving:
     """The relay of one topic; `async with`, and inside of it `run`.
 
     1. Entering raises `UsageError` for what cannot work: missing tables, or those of another version. A database that is
-       away is tried again by `run`, unless `needs_database`.
+       away is tried again by `run`; with `needs_database` entering raises `UnreachableError`.
     2. On SQLite there is one relay a topic. Whoever comes second stands by until the first one's process has ended.
     3. What fails later is tried again for ever; `problems` tells what has failed for a while.
     """
@@ -71,7 +89,8 @@ class Serving:
         self._needs_database = needs_database
         self._state = LoggedState(log, f"the outbox of {self.topic}")
         self._said: str | None = None
-        self._said_since = 0.0
+        self._worked_at = 0.0
+        self._pruned_at = float("-inf")
         self._is_reached = False
 
     async def __aenter__(self) -> Self:
@@ -92,7 +111,7 @@ class Serving:
 
     def problems(self) -> list[str]:
         """Return why events do not go out: what was never reached, and what has failed for a while."""
-        is_told = self._said and (not self._is_reached or time.monotonic() - self._said_since > LASTING_SECONDS)
+        is_told = self._said and (not self._is_reached or time.monotonic() - self._worked_at > LASTING_SECONDS)
         return [f"outbox {self.topic}: {self._said}"] if is_told else []
 
     async def run(self) -> None:
@@ -105,7 +124,7 @@ class Serving:
                 try:
                     async with AsyncExitStack() as session:
                         return await self._send(await _opened(session, self._url))
-                except (UsageError, OSError) as error:  # it is away, or was for now
+                except (LongshoreError, OSError) as error:  # it is away, or was for now
                     self.fails(error)
                 if self.stop.is_asked:
                     return None
@@ -116,9 +135,11 @@ class Serving:
             async with asyncio.timeout(OPEN_SECONDS), AsyncExitStack() as session:
                 await _opened(session, self._url)
         except (UnreachableError, TimeoutError) as error:
+            silent = f"the database of the outbox did not answer within {OPEN_SECONDS:g} s: see whether it is there"
+            away = UnreachableError(str(error) or silent)
             if self._needs_database:
-                raise
-            self.fails(error)
+                raise away from None
+            self.fails(away)
         else:
             self._works()
 
@@ -142,13 +163,14 @@ class Serving:
         """Send until `stop`; count what waits now and then, and prune once an hour."""
         outbox = Outbox(database, self.topic)
         relay = Relay(outbox, self._publisher, self._metrics, self.stop)
-        counted_at = pruned_at = float("-inf")
+        counted_at = float("-inf")
         self._works()
         while not self.stop.is_now:
             now = time.monotonic()
-            if now - pruned_at > PRUNE_SECONDS:
-                await prune(database)
-                pruned_at = now
+            if now - self._pruned_at > PRUNE_SECONDS:
+                self._pruned_at = now  # also when it fails: sending goes first
+                async with open_database(self._url) as patient:  # to delete a lot may take long
+                    await prune(patient)
             if now - counted_at > COUNT_SECONDS:
                 self._metrics.waiting(*await outbox.waiting())
                 counted_at = now
@@ -165,19 +187,19 @@ class Serving:
 
     def fails(self, error: Exception) -> None:
         """Take note that it does not work now."""
-        said = str(error) or f"its database did not answer within {OPEN_SECONDS:g} s"
+        said = str(error) or type(error).__name__
         self._tell(said)
         self._metrics.unknown()
         self._state.failed(type(error).__name__, said)
 
     def _tell(self, said: str | None) -> None:
-        """Take note of what is wrong now; how long it has been counts from the first time on."""
-        if self._said is None:
-            self._said_since = time.monotonic()
+        """Take note of what is wrong now; how long it has been counts from when it last worked."""
+        if said is None:
+            self._worked_at = time.monotonic()
         self._said = said
 
 
 async def _opened(stack: AsyncExitStack, url: str) -> Database:
-    database = await stack.enter_async_context(open_database(url))
+    database = await stack.enter_async_context(open_database(url, statement_seconds=CALL_SECONDS))
     await require_tables(database)
     return database

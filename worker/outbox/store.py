@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from worker.errors import UsageError
-from worker.sql.connection import Statement, Steps
+from worker.sql.connection import Statement
 from worker.sql.database import Database, file_of
+from worker.sql.steps import Steps
 
 __all__ = ["OtherRelayError", "Outbox", "Stored", "Taken", "Waiting", "sole_relay"]
 

@@ -1,18 +1,12 @@
-"""`adapt`: a connection of SQLAlchemy, asyncpg or sqlite3, as far as a statement in its transaction needs to know it.
-
-What is done with it is written once, as a generator of statements (`Steps`), and driven by `run` or `run_async`.
-"""
+"""`adapt`: a connection of SQLAlchemy, asyncpg or sqlite3, as far as a statement in its transaction needs to know it."""
 
 import re
-from collections.abc import Awaitable, Coroutine, Generator, Mapping, Sequence
-from inspect import isawaitable
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from worker.errors import TransientError, UsageError
+from worker.errors import UsageError
 
-__all__ = ["Connection", "Rows", "Statement", "Steps", "adapt", "run", "run_async"]
-
-T = TypeVar("T")
+__all__ = ["Connection", "Rows", "Statement", "adapt"]
 
 Rows: TypeAlias = Sequence[Any]
 """Rows are tuples, whichever library brings them."""
@@ -25,14 +19,7 @@ class Statement(NamedTuple):
     values: Mapping[str, Any] = {}
 
 
-Steps: TypeAlias = Generator[Statement | None, Rows, T]
-"""Yields statements and is sent their rows; `None` writes down what a session still keeps to itself."""
-
 _PARAMETER = re.compile(r"(?<![:\w]):(\w+)")
-_TABLE_ERRORS = frozenset({"42P01", "42703"})  # undefined table, undefined column
-_SQLITE_TABLE_ERRORS = ("no such table", "no such column", "has no column")
-_CONFLICTS = frozenset({"40001", "40P01", "55P03"})  # serialization failure, deadlock, lock not available
-_SQLITE_LOCKED = "database is locked"
 
 
 class Connection(Protocol):
@@ -42,50 +29,21 @@ class Connection(Protocol):
     def dialect(self) -> str:
         """`postgresql` or `sqlite`, as SQLAlchemy names them."""
 
-    def transaction(self) -> object | None:
-        """Return what stands for the transaction that is open; another one, or `None`, once it has ended."""
+    @property
+    def file(self) -> Any:
+        """The connection of sqlite3 that would keep the event loop while it waits for its file, if it is one."""
+
+    def watch(self) -> None:
+        """Remember the transaction that is open."""
+
+    def is_watched(self) -> bool:
+        """Whether that is open still, as far as it can be told without asking PostgreSQL; to be asked once."""
 
     def execute(self, statement: Statement) -> Rows | Awaitable[Rows]:
         """Run a statement in the transaction; the rows, or an awaitable of them."""
 
     def flush(self) -> Any:
         """Write down what was not sent to the database yet; perhaps an awaitable."""
-
-
-def run(connection: Connection, steps: Steps[T]) -> T:
-    """Take the steps on a connection that waits for each."""
-    try:
-        wanted = next(steps)
-        while True:
-            try:
-                rows = connection.flush() if wanted is None else connection.execute(wanted)
-            except Exception as error:
-                raise _told(error) from error
-            if isawaitable(rows):
-                if isinstance(rows, Coroutine):
-                    rows.close()  # else Python warns that nobody awaited it
-                raise UsageError(f"{_name(connection)} is asynchronous: write `async with` or `await`")
-            wanted = steps.send(rows)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-
-
-async def run_async(connection: Connection, steps: Steps[T]) -> T:
-    """Take the steps on any connection."""
-    try:
-        wanted = next(steps)
-        while True:
-            try:
-                rows = connection.flush() if wanted is None else connection.execute(wanted)
-                if isawaitable(rows):
-                    rows = await rows
-            except Exception as error:
-                raise _told(error) from error
-            wanted = steps.send(rows)
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 def adapt(connection: Any) -> Connection:
@@ -113,18 +71,35 @@ class _Sqlite:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        if not connection.in_transaction and getattr(connection, "autocommit", False) is True:
-            # Python 3.12 on; `with connection` would not commit what we begin.
-            raise UsageError("the sqlite3 connection commits each statement by itself: begin a transaction first")
+        if _commits_each(connection):
+            raise UsageError(
+                "the sqlite3 connection commits each statement by itself: begin a transaction on it first, "
+                'connection.execute("BEGIN"), or connect without isolation_level=None'
+            )
 
-    def transaction(self) -> object | None:
-        return self._connection if self._connection.in_transaction else None
+    @property
+    def file(self) -> Any:
+        return self._connection
+
+    def watch(self) -> None:
+        self._connection.execute("SAVEPOINT longshore_once")  # SQLite numbers no transactions; this ends with its own
+
+    def is_watched(self) -> bool:
+        import sqlite3
+
+        try:
+            self._connection.execute("RELEASE longshore_once")
+        except sqlite3.OperationalError:
+            return False
+        return True
 
     def execute(self, statement: Statement) -> Rows:
         if not self._connection.in_transaction:
             # At once: a transaction that reads first cannot wait for another writer any more, and fails instead.
             self._connection.execute("BEGIN IMMEDIATE")
-        rows: Rows = self._connection.execute(statement.text, dict(statement.values)).fetchall()
+        cursor = self._connection.cursor()
+        cursor.row_factory = None  # the user's rows may be dicts
+        rows: Rows = cursor.execute(statement.text, dict(statement.values)).fetchall()
         return rows
 
     def flush(self) -> Rows:
@@ -133,6 +108,7 @@ class _Sqlite:
 
 class _Asyncpg:
     dialect = "postgresql"
+    file = None
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -141,8 +117,12 @@ class _Asyncpg:
                 "the asyncpg connection is in no transaction: write `async with connection.transaction()` around it"
             )
 
-    def transaction(self) -> object | None:
-        return self._connection if self._connection.is_in_transaction() else None
+    def watch(self) -> None:
+        pass
+
+    def is_watched(self) -> bool:
+        is_open: bool = self._connection.is_in_transaction()
+        return is_open
 
     async def execute(self, statement: Statement) -> Rows:
         names = list(statement.values)
@@ -160,53 +140,64 @@ class _Alchemy:
     def __init__(self, outer: Any, inner: Any) -> None:
         self._outer = outer
         self._inner = inner
-        bind = inner.get_bind() if hasattr(inner, "get_bind") else inner
+        self._is_session = hasattr(inner, "get_bind")
+        bind = inner.get_bind() if self._is_session else inner
         self.dialect = str(bind.dialect.name)
+        self._driver = str(bind.dialect.driver)
+        self._watched: object | None = None
         if self.dialect not in {"postgresql", "sqlite"}:
             raise UsageError(f"inbox and outbox work on PostgreSQL and SQLite, and this database is {self.dialect}")
 
-    def transaction(self) -> object | None:
-        found: object | None = self._inner.get_transaction()
-        return found
+    @property
+    def file(self) -> Any:
+        if self._driver != "pysqlite":  # aiosqlite waits in a thread of its own
+            return None
+        return (self._inner.connection() if self._is_session else self._inner).connection.driver_connection
+
+    def watch(self) -> None:
+        self._watched = self._inner.get_transaction()
+
+    def is_watched(self) -> bool:
+        return self._watched is not None and self._inner.get_transaction() is self._watched
 
     def execute(self, statement: Statement) -> Any:
-        from sqlalchemy import text
+        if self._outer is not self._inner:
+            return self._execute_async(statement)
+        self._refuse_autocommit(self._outer.connection() if self._is_session else self._outer)
+        return _fetched(self._outer.execute(*_in_alchemy(statement)))
 
-        result = self._outer.execute(text(statement.text), dict(statement.values))
-        return _rows(result) if isawaitable(result) else _fetched(result)
+    async def _execute_async(self, statement: Statement) -> Rows:
+        connection = await self._outer.connection() if self._is_session else self._outer
+        self._refuse_autocommit(connection.sync_connection)
+        return _fetched(await self._outer.execute(*_in_alchemy(statement)))
 
     def flush(self) -> Any:
-        return self._outer.flush() if hasattr(self._outer, "flush") else ()
+        return self._outer.flush() if self._is_session else ()
+
+    def _refuse_autocommit(self, connection: Any) -> None:
+        """Ask the driver, which knows how it was told so: by the engine, or for this connection or transaction alone."""
+        driver = connection.connection
+        is_sqlite = self.dialect == "sqlite"
+        if _commits_each(driver.driver_connection) if is_sqlite else getattr(driver, "autocommit", False) is True:
+            raise UsageError(
+                "the connection of SQLAlchemy commits each statement by itself (AUTOCOMMIT), so nothing would be committed "
+                "together with it: take an engine or connection of another isolation_level"
+            )
 
 
-async def _rows(result: Awaitable[Any]) -> Rows:
-    return _fetched(await result)
+def _commits_each(connection: Any) -> bool:
+    """Whether each statement on a connection of sqlite3, or aiosqlite, is a transaction of its own."""
+    # `autocommit` is Python 3.12's.
+    is_told_so = connection.isolation_level is None or getattr(connection, "autocommit", False) is True
+    return is_told_so and not connection.in_transaction
+
+
+def _in_alchemy(statement: Statement) -> tuple[Any, dict[str, Any]]:
+    from sqlalchemy import text
+
+    return text(statement.text), dict(statement.values)
 
 
 def _fetched(result: Any) -> Rows:
     rows: Rows = result.all() if result.returns_rows else ()
     return rows
-
-
-def _name(connection: Connection) -> str:
-    return "this connection" if isinstance(connection, _Asyncpg) else "this session"
-
-
-def _told(error: Exception) -> Exception:
-    """Return what may pass as such, in a sentence; every other error as it came.
-
-    Tables that are not there: somebody is about to make them. Another transaction in the way: it will end; one that holds
-    a SQLite file is in everybody's way, the others in that of this message alone.
-    """
-    cause = getattr(error, "orig", None) or error
-    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    if code in _CONFLICTS or (code is None and _SQLITE_LOCKED in str(cause)):
-        said = " ".join(str(cause).split())
-        return TransientError(f"another transaction is in the way ({said})", is_downstream=code is None)
-    is_missing = code in _TABLE_ERRORS if code else any(said in str(cause) for said in _SQLITE_TABLE_ERRORS)
-    if not is_missing or "longshore_" not in str(cause):  # a flush also writes what is not ours
-        return error
-    said = " ".join(str(cause).split())
-    return TransientError(
-        f"the database lacks Longshore's tables, or has those of another version ({said}): run `longshore database migrate`"
-    )

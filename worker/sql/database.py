@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from worker.errors import TransientError, UsageError
-from worker.sql.connection import Steps, adapt, run, run_async
+from worker.errors import LongshoreError, TransientError, UsageError
+from worker.sql.connection import adapt
+from worker.sql.steps import Steps, run, run_async
 
 __all__ = ["Database", "UnreachableError", "file_of", "open_database"]
 
@@ -21,7 +22,7 @@ STATEMENT_SECONDS: Final = 60
 _ALLOWED: Final = "sqlite:///orders.sqlite or postgresql://user:password@host/database"
 
 
-class UnreachableError(UsageError):
+class UnreachableError(LongshoreError):
     """The database did not answer, or did not do it; it may do so later."""
 
 
@@ -54,21 +55,25 @@ class Database:
 
     def _transact(self, steps: Steps[T]) -> T:
         with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
             return run(adapt(self._connection), steps)
 
 
 @asynccontextmanager
-async def open_database(url: str, *, create: bool = False) -> AsyncIterator[Database]:
-    """Connect to `sqlite:///FILE` or `postgresql://...`; raise `UsageError` when that cannot be, or when it refuses something.
+async def open_database(
+    url: str, *, create: bool = False, statement_seconds: float = STATEMENT_SECONDS
+) -> AsyncIterator[Database]:
+    """Connect to `sqlite:///FILE` or `postgresql://...`; raise `UsageError` when that cannot be.
 
-    It is an `UnreachableError` where that may pass. `create` makes the file of a SQLite database that is not there.
+    Raises `UnreachableError` where that may pass, or when it refuses something. `create` makes the file of a SQLite database that is not there.
+    A statement may take `statement_seconds` on PostgreSQL; on SQLite it waits ten for other writers.
     """
     parsed = _parse(url)
     if parsed.scheme == "sqlite":
         async with _sqlite(parsed, create=create) as database:
             yield database
     else:
-        async with _postgresql(parsed) as database:
+        async with _postgresql(parsed, statement_seconds) as database:
             yield database
 
 
@@ -110,7 +115,7 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 @asynccontextmanager
-async def _postgresql(parsed: SplitResult) -> AsyncIterator[Database]:
+async def _postgresql(parsed: SplitResult, statement_seconds: float) -> AsyncIterator[Database]:
     try:
         import asyncpg
     except ImportError:
@@ -119,9 +124,9 @@ async def _postgresql(parsed: SplitResult) -> AsyncIterator[Database]:
     name = f"postgresql://{parsed.hostname or ''}{f':{parsed.port}' if parsed.port else ''}{parsed.path}"
     address = parsed._replace(scheme="postgresql").geturl()
     try:
-        connection = await asyncpg.connect(address, timeout=OPEN_SECONDS, command_timeout=STATEMENT_SECONDS)
+        connection = await asyncpg.connect(address, timeout=OPEN_SECONDS, command_timeout=statement_seconds)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        said = str(error) if isinstance(error, asyncpg.PostgresError) else type(error).__name__
+        said = str(error) if isinstance(error, asyncpg.PostgresError) else _name_of(error)
         raise UnreachableError(
             f"the database {name} cannot be opened ({said}): start it, or correct its address"
         ) from None
@@ -134,10 +139,14 @@ async def _postgresql(parsed: SplitResult) -> AsyncIterator[Database]:
 
 
 def _refusal(name: str, error: Exception) -> UnreachableError:
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or _name_of(error)
     return UnreachableError(
         f"the database {name} did not do it ({said}): see whether it is there and allows it, and try again"
     )
+
+
+def _name_of(error: Exception) -> str:
+    return "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
 
 
 def _parse(url: str) -> SplitResult:

@@ -11,7 +11,8 @@ async def migrate(url: str) -> None:
 
     It does what `longshore database migrate` does, for lifespans and tests; the file of a SQLite database is made, too.
     Of several workers that begin together one makes them, and the others wait.
-    Raises `UsageError` when the database cannot be opened, or is of a newer Longshore.
+    Raises `UsageError` for an address that is none, or tables of a newer Longshore, and another `LongshoreError` when the
+    database does not answer or does not allow it.
     """
     async with open_database(url, create=True) as database:
         await tables.migrate(database)

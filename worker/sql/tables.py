@@ -3,8 +3,9 @@
 from typing import Final
 
 from worker.errors import UsageError
-from worker.sql.connection import Statement, Steps
+from worker.sql.connection import Statement
 from worker.sql.database import Database
+from worker.sql.steps import Steps
 
 __all__ = ["KEEP_DAYS", "VERSION", "migrate", "prune", "require_tables", "statements"]
 
