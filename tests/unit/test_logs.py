@@ -202,6 +202,15 @@ async def test_a_task_that_fails_unseen_is_a_line_of_ours(stream: io.BytesIO) ->
     assert (line["logger"], line["level"], line["exception"]["message"]) == ("asyncio", "error", "bad")
 
 
+async def test_what_asyncio_adds_of_a_task_that_fails_unseen_is_left_out(stream: io.BytesIO) -> None:
+    """It is the repr of the task, which quotes all of its exception (M3)."""
+    error = ValueError("taken\nDETAIL: Key (id)=(4111) already exists.")
+    asyncio.get_running_loop().call_exception_handler({"message": "lost", "exception": error, "future": error})
+    (line,) = lines(stream)
+    assert line["event"] == "lost"
+    assert "4111" not in str(line)
+
+
 def test_configuring_twice_does_not_double_the_lines(stream: io.BytesIO) -> None:
     again = io.BytesIO()
     log = structlog.get_logger()

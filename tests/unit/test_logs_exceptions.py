@@ -1,9 +1,18 @@
 """An exception in a log line is short, structured and free of payloads (M3)."""
 
+import sqlite3
+
+import asyncpg
 import pydantic
 import pytest
+import sqlalchemy
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 
-from worker.telemetry.exceptions import describe, in_lines
+from worker.errors import PermanentError
+from worker.telemetry.exceptions import describe, in_lines, said
+
+CARD = "4111111111111111"
+TAKEN = f'duplicate key value violates unique constraint "uq_pkey"\nDETAIL:  Key (id)=({CARD}) already exists.'
 
 
 class Order(pydantic.BaseModel):
@@ -41,6 +50,58 @@ def test_a_validation_error_names_fields_and_rules_and_quotes_nothing() -> None:
     fields = describe(raised.value)
     assert fields["message"] == "order_id: int_parsing"
     assert "secret" not in str(fields)
+
+
+def asyncpg_error(kind: type[asyncpg.PostgresError], text: str) -> asyncpg.PostgresError:
+    return kind(text)
+
+
+def through_sqlalchemy(error: Exception) -> Exception:
+    """Return the error as SQLAlchemy's asyncpg dialect raises it: wrapped twice, with the statement and its parameters."""
+    adapted = AsyncAdapt_asyncpg_dbapi.IntegrityError(f"{type(error)}: {error}", error)  # type: ignore[no-untyped-call]
+    adapted.__cause__ = error
+    return sqlalchemy.exc.IntegrityError("INSERT INTO uq VALUES ($1)", (CARD,), adapted)
+
+
+def test_an_error_of_a_database_keeps_its_class_its_state_and_its_first_line() -> None:
+    taken = asyncpg_error(asyncpg.UniqueViolationError, TAKEN)
+    sentence = 'UniqueViolationError 23505: duplicate key value violates unique constraint "uq_pkey"'
+    assert said(taken) == sentence.removeprefix("UniqueViolationError ")
+    assert said(through_sqlalchemy(taken)) == sentence
+    fields = describe(caught(through_sqlalchemy(taken)))
+    assert CARD not in str(fields)
+    assert fields["message"] == sentence
+
+
+def test_an_error_of_sqlite_through_sqlalchemy_has_neither_statement_nor_parameters() -> None:
+    engine = sqlalchemy.create_engine("sqlite://")
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("create table uq (id text primary key)"))
+        connection.execute(sqlalchemy.text("insert into uq values (:id)"), {"id": CARD})
+        with pytest.raises(sqlalchemy.exc.IntegrityError) as raised:
+            connection.execute(sqlalchemy.text("insert into uq values (:id)"), {"id": CARD})
+    engine.dispose()
+    assert said(raised.value) == "IntegrityError: UNIQUE constraint failed: uq.id"
+    assert CARD not in str(describe(raised.value))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg_error(asyncpg.InvalidTextRepresentationError, f'invalid input syntax for type integer: "{CARD}"'),
+        asyncpg.exceptions._base.DataError(f"invalid input for query argument $1: '{CARD}'"),
+        sqlite3.IntegrityError(1062, f"Duplicate entry '{CARD}' for key 'PRIMARY'"),
+        sqlalchemy.exc.StatementError("text", "insert", (CARD,), ValueError(f"no number: '{CARD}'")),
+    ],
+)
+def test_a_database_does_not_quote_the_value_that_it_refuses(error: Exception) -> None:
+    assert CARD not in said(error)
+    assert CARD not in str(describe(error))
+
+
+def test_the_first_line_of_any_other_exception_is_kept_and_the_whole_reason_of_an_author() -> None:
+    assert said(ValueError("stock is negative\nrow: 4111")) == "stock is negative"
+    assert said(PermanentError("no such order\nask the shop")) == "no such order\nask the shop"
 
 
 def test_causes_are_told_three_deep_and_suppressed_ones_not() -> None:

@@ -9,6 +9,7 @@ import structlog
 from worker.engine.backoff import full_jitter
 from worker.engine.context import QueueContext
 from worker.engine.vitals import LoopPulse
+from worker.telemetry.exceptions import said
 
 __all__ = ["guarded"]
 
@@ -42,7 +43,7 @@ async def guarded(name: str, context: QueueContext, loop: Callable[[LoopPulse], 
                 if len(crashes) > RESTARTS:
                     return context.vitals.fatal(
                         f"the {name} loop of queue {context.queue} crashed {len(crashes)} times, "
-                        f"last with {type(error).__name__}: {error}"
+                        f"last with {type(error).__name__}: {said(error)}"
                     )
             delay = full_jitter(len(crashes), base_seconds=0.5, cap_seconds=RESTART_CAP_SECONDS)
             pulse.expect("waiting to be restarted", delay + RESTART_CAP_SECONDS)

@@ -8,6 +8,7 @@ from worker.engine.delivery import Cause
 from worker.errors import InvalidPayloadError, PermanentError, TransientError
 from worker.outcome import Abandon, DeadLetter, Fate, Outcome, Release, Retry
 from worker.router import ContractError
+from worker.telemetry.exceptions import said
 
 __all__ = ["RAN_OUT_OF_TIME", "classify", "interrupted", "leaves", "sound"]
 
@@ -68,7 +69,7 @@ def _outcome_of(error: BaseException) -> Outcome:
         case TransientError():
             return Retry(after=_retry_after(error), reason=_reason(error), error=error)
         case _:
-            return Retry(reason=f"{type(error).__name__}: {error}"[:REASON_CHARACTERS], error=error)
+            return Retry(reason=f"{type(error).__name__}: {said(error)}"[:REASON_CHARACTERS], error=error)
 
 
 def _outcome_of_group(group: BaseExceptionGroup[BaseException]) -> Outcome:

@@ -24,6 +24,7 @@ from worker.objects import Objects
 from worker.router import Router
 from worker.settings import FleetSettings, QueueSettings
 from worker.source import Source
+from worker.telemetry.exceptions import said
 from worker.telemetry.metrics import Metrics, QueueMetrics
 
 __all__ = ["Supervisor"]
@@ -169,7 +170,7 @@ class Supervisor:
                     await task
                 except Exception as error:
                     log.exception("a consumer crashed")
-                    self.fail(f"a consumer crashed with {type(error).__name__}: {error}")
+                    self.fail(f"a consumer crashed with {type(error).__name__}: {said(error)}")
         finally:
             ticker.cancel()
             if self._drain_timer is not None:

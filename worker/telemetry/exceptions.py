@@ -1,25 +1,28 @@
-"""An exception as a few short fields of a log line: what it is, what it says, where it came from. Never a payload."""
+"""An exception as a few short fields of a log line: what it is, what it says, where it came from."""
 
+import re
 import traceback
 from collections.abc import Iterable
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any
 
-__all__ = ["describe", "in_lines"]
+from worker.errors import LongshoreError
+
+__all__ = ["describe", "in_lines", "said"]
 
 _MESSAGE_LENGTH = 500
 _FRAMES = 12
 _DEPTH = 3
 _MEMBERS = 5
+_OF_A_DATABASE = frozenset({"DatabaseError", "InterfaceError", "PostgresError", "StatementError"})
+"""Bases of what sqlite3, psycopg, asyncpg and SQLAlchemy raise; most are names of PEP 249."""
+_QUOTED = re.compile(r"'[^']*'?")
 
 
 def describe(error: BaseException, *, depth: int = _DEPTH) -> dict[str, Any]:
-    """Return `type`, `message` (cut), `stack` (innermost frame first) and, where there are any, `cause` and `members`.
-
-    A validation error of pydantic is told by its fields and rules, because its text quotes the input.
-    """
-    fields: dict[str, Any] = {"type": _name(error), "message": _message(error), "stack": _stack(error.__traceback__)}
+    """Return `type`, `message` (cut), `stack` (innermost frame first) and, where there are any, `cause` and `members`."""
+    fields: dict[str, Any] = {"type": _name(error), "message": said(error), "stack": _stack(error.__traceback__)}
     if depth > 1:
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if cause is not None:
@@ -34,6 +37,47 @@ def in_lines(error: BaseException) -> str:
     return "\n".join(_lines(describe(error)))
 
 
+def said(error: BaseException) -> str:
+    """Return what an exception says, cut, without what it is known to quote of a payload.
+
+    An error of Longshore's own is kept: it is a sentence, or the reason that a handler's author gives. Of any other the
+    first line is: drivers of databases put the row, the statement and its parameters below.
+    """
+    try:
+        text = _text(error)
+    except Exception as broken:  # noqa: BLE001 - a stranger's __str__ may do anything, and a log line must still come out
+        return f"(its text raises {type(broken).__name__})"
+    return text if len(text) <= _MESSAGE_LENGTH else f"{text[:_MESSAGE_LENGTH]}... ({len(text)} characters)"
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, LongshoreError):
+        return str(error)
+    if type(error).__module__.startswith("pydantic") and hasattr(error, "errors"):
+        rules = error.errors(include_url=False, include_context=False, include_input=False)
+        return "; ".join(f"{'.'.join(map(str, rule['loc']))}: {rule['type']}" for rule in rules)
+    if _names(error) & _OF_A_DATABASE:
+        return _said_by_a_database(error)
+    return str(error).partition("\n")[0]
+
+
+def _said_by_a_database(error: BaseException) -> str:
+    """Return class, SQLSTATE and first line of what the driver raised; of values that do not fit, the first line is about them."""
+    origin = getattr(error, "orig", None) or error  # SQLAlchemy's
+    if origin is not error and origin.__cause__ is not None:  # its asyncpg dialect wraps twice
+        origin = origin.__cause__
+    state = getattr(origin, "sqlstate", None)
+    what = " ".join(str(part) for part in (type(origin).__name__ if origin is not error else None, state) if part)
+    if "DataError" in _names(origin):
+        return what or "a value does not fit"
+    text = _QUOTED.sub("'...'", str(origin).partition("\n")[0])
+    return f"{what}: {text}" if what else text
+
+
+def _names(error: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
 def _lines(fields: dict[str, Any], indent: str = "") -> Iterable[str]:
     yield f"{indent}{fields['type']}: {fields['message']}"
     for frame in fields["stack"]:
@@ -45,18 +89,6 @@ def _lines(fields: dict[str, Any], indent: str = "") -> Iterable[str]:
 def _name(error: BaseException) -> str:
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _message(error: BaseException) -> str:
-    try:
-        if type(error).__module__.startswith("pydantic") and hasattr(error, "errors"):
-            rules = error.errors(include_url=False, include_context=False, include_input=False)
-            text = "; ".join(f"{'.'.join(map(str, rule['loc']))}: {rule['type']}" for rule in rules)
-        else:
-            text = str(error)
-    except Exception as broken:  # noqa: BLE001 - a stranger's __str__ may do anything, and a log line must still come out
-        return f"(its text raises {type(broken).__name__})"
-    return text if len(text) <= _MESSAGE_LENGTH else f"{text[:_MESSAGE_LENGTH]}... ({len(text)} characters)"
 
 
 def _stack(origin: TracebackType | None) -> list[str]:

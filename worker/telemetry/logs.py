@@ -88,6 +88,7 @@ class _FromStdlib(logging.Handler):
             text = str(record.msg)
         event: Event = {"event": text}
         if record.exc_info:
+            event["event"] = text.partition("\n")[0]  # asyncio goes on with the task's repr, which quotes the exception
             event["exc_info"] = record.exc_info
         _OUTPUT.write(self._render(_Lines(record.name), record.levelname.lower(), event))
 

@@ -152,6 +152,13 @@ async def test_whatever_a_handler_raises_is_a_failed_attempt(error: BaseExceptio
     assert fate.reason
 
 
+async def test_the_reason_of_a_failed_attempt_has_nothing_of_what_drivers_quote() -> None:
+    """It is the first line of what was raised; row and parameters stand below it (M3)."""
+    fate = await Bench(raising(LookupError("taken\nDETAIL: Key (id)=(4111) already exists."))).execute()
+    assert isinstance(fate, Retry)
+    assert fate.reason == "LookupError: taken"
+
+
 async def test_stop_iteration_is_a_failed_attempt() -> None:
     """Python makes it a `RuntimeError` on its way out of a coroutine (E1)."""
 
