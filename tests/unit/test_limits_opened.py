@@ -3,6 +3,7 @@
 import pytest
 
 from worker import ConfigError, LongshoreError, UsageError
+from worker.idempotency.postgresql import PostgresStore
 from worker.idempotency.redis import RedisStore
 from worker.limits.opened import ask_store
 
@@ -24,6 +25,17 @@ async def test_no_part_of_a_wrong_url_is_quoted(url: str) -> None:
         RedisStore(url, retention_seconds=60)
     for error in (told.value, refused.value):
         assert_tells_nothing(error)
+
+
+async def test_nor_of_one_that_postgresql_cannot_read() -> None:
+    """Settings do not read the query; the driver does, when it connects."""
+    store = PostgresStore("postgresql://me:s3cret@127.0.0.1/shop?sslmode=s3cret", retention_seconds=60)
+    with pytest.raises(
+        ConfigError, match=r"^idempotency\.store is a URL that PostgreSQL's client cannot read"
+    ) as refused:
+        await store.is_made()
+    await store.close()
+    assert_tells_nothing(refused.value)
 
 
 def assert_tells_nothing(error: LongshoreError) -> None:

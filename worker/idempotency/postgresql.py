@@ -172,6 +172,11 @@ class PostgresStore:
             await self._pool  # connects at its first use only
             async with self._pool.acquire(timeout=CALL_SECONDS) as connection:
                 return await work(connection)
+        except ValueError as error:  # its text quotes what it could not read, which may be a part of the password
+            raise ConfigError(
+                f"idempotency.store is a URL that PostgreSQL's client cannot read ({type(error).__name__}), and is not quoted "
+                f"as it may hold a password: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and %40, %2F or %3A for @, / or :"
+            ) from None
         except self._asyncpg.InsufficientPrivilegeError as error:
             raise StoreError(f"{self._place} ({error}): grant it, or make the table by hand") from error
         except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError, OSError) as error:

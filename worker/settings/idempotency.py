@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from worker.settings.base import Settings, found, masked, note, refusal
+from worker.settings.urls import refuse_unreadable
 
 __all__ = ["STORES", "IdempotencySettings"]
 
@@ -51,4 +52,6 @@ class IdempotencySettings(Settings):
             raise refusal(f"is {found(masked(url))}, but must be sqlite:/// and the path of a file: {STORES['sqlite']}")
         if kind == "dynamodb" and not _TABLE.fullmatch(url):
             raise refusal(f"is {found(url)}, but must be dynamodb:// and the name of a table: {STORES['dynamodb']}")
+        if kind in {"postgresql", "redis", "rediss"}:
+            refuse_unreadable(url)
         return url

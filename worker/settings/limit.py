@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from worker.settings.base import Settings, found, masked, note, refusal
+from worker.settings.urls import refuse_unreadable
 
 __all__ = ["LimitSettings"]
 
@@ -36,6 +37,8 @@ class LimitSettings(Settings):
     def _is_redis(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(STORES):
             raise refusal(f"is {found(masked(url))}, but must be a URL of Redis such as redis://localhost:6379/0")
+        if url is not None:
+            refuse_unreadable(url)
         return url
 
     @field_serializer("store")

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from worker.settings.address import Address
 from worker.settings.base import Settings, found, masked, note, refusal
 from worker.settings.topic import topic_address
+from worker.settings.urls import refuse_unreadable
 
 __all__ = ["OutboxSettings"]
 
@@ -38,6 +39,8 @@ class OutboxSettings(Settings):
     def _is_a_database(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("sqlite:///", "postgresql://")):
             raise refusal(f"is {found(masked(url))}, but must be a URL such as {' or '.join(DATABASES)}")
+        if url is not None and url.startswith("postgresql:"):
+            refuse_unreadable(url)
         return url
 
     @model_validator(mode="after")

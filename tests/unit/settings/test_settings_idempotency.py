@@ -16,6 +16,9 @@ VARIABLE = "LONGSHORE_IDEMPOTENCY__STORE"
         "sqlite:///var/idempotency.sqlite",
         "sqlite:////var/lib/idempotency.sqlite",
         "postgresql://user:p%40ss@host/database",
+        "postgresql://one:5432,two:5433,[::1]:5434/database?sslmode=require",
+        "postgresql://%2Fvar%2Frun/database",
+        "postgresql:///database?host=/var/run",
         "redis://:p%40ss@host:6379/0",
         "rediss://host",
         "dynamodb://order-marks",
@@ -35,6 +38,15 @@ def test_a_url_of_each_kind_is_a_store(loaded: Callable[..., FleetSettings], url
         ("sqlite://var/marks.sqlite", "must be sqlite:/// and the path of a file"),
         ("sqlite:///", "must be a URL such as sqlite:///"),
         ("redis://", "must be a URL such as"),
+        ("postgresql://u:secret@h:abc/x", "is a URL that cannot be read, and is not quoted"),
+        ("postgresql://u:secret@one:1,two:x/y", "its port must be a number from 1 to 65535"),
+        ("redis://:secret", "not quoted as it may hold a password; its port must be a number"),
+        ("postgresql://h:99999/x", "its port must be a number from 1 to 65535"),
+        ("postgresql://[h/x", "must be a URL such as"),
+        ("postgresql://u:12/secret@h/x", "@, /, :, ? and # in a password must be written %40, %2F, %3A, %3F and %23"),
+        ("postgresql://u:sec/ret@h/x", "in a password must be written"),
+        ("redis://:secret@h:0/0", "its port must be a number from 1 to 65535"),
+        ("redis://:secret@h/notnum", "is 'redis://***@h/notnum', but a Redis numbers its databases: write a number"),
         ("dynamodb://a b", "must be dynamodb:// and the name of a table"),
     ],
 )
@@ -47,7 +59,7 @@ def test_what_is_no_store_is_refused(refused: Callable[..., str], url: str, told
 def test_a_password_is_not_shown(loaded: Callable[..., FleetSettings]) -> None:
     """Not by `longshore config show`, wherever in the URL it stands."""
     urls = {
-        "postgresql://user:se?c/re@t@host/database": "postgresql://***@host/database",
+        "postgresql://user:se@cret@host/database": "postgresql://***@host/database",
         "redis://host/0?password=secret": "redis://host/0",
     }
     for url, shown in urls.items():

@@ -34,8 +34,16 @@ def router(limit: str | None = None) -> Router:
         ({"concurrency": 3, "scope": "fleet"}, "scope is fleet, but counting over all processes needs a store"),
         ({"concurrency": 3, "store": STORE}, "store is given, but scope is process"),
         ({"concurrency": 3, "scope": "fleet", "store": "http://me:secret@host"}, "must be a URL of Redis"),
+        (
+            {"concurrency": 3, "scope": "fleet", "store": "redis://:secret@x:abc/0"},
+            "is a URL that cannot be read",
+        ),
+        (
+            {"concurrency": 3, "scope": "fleet", "store": "redis://:secret@x/limits"},
+            "but a Redis numbers its databases",
+        ),
     ],
-    ids=["nothing", "no store", "no use for a store", "no Redis"],
+    ids=["nothing", "no store", "no use for a store", "no Redis", "no port", "no number"],
 )
 def test_what_cannot_be_counted_is_refused(limit: dict[str, Any], told: str) -> None:
     with pytest.raises(ValidationError) as refusal:

@@ -24,7 +24,7 @@ def test_a_topic_is_named_as_publishers_were_told(loaded: Callable[..., FleetSet
 
 
 def test_a_password_comes_from_the_environment_and_is_not_shown(loaded: Callable[..., FleetSettings]) -> None:
-    url = "postgresql://shop:se?c/re@t@host/orders"
+    url = "postgresql://shop:se@cret@host/orders"
     settings = loaded(OUTBOX, {"LONGSHORE_OUTBOX__DATABASE": url})
     assert settings.outbox.database == url
     assert effective(settings)["outbox"]["database"] == "postgresql://***@host/orders"
@@ -46,6 +46,7 @@ def test_a_password_comes_from_the_environment_and_is_not_shown(loaded: Callable
         ("{database: 'sqlite:///a', topics: [order-events, order-events]}", "name each topic once"),
         ("{database: 'sqlite:///a', topics: ['a b']}", "must be a topic's name of 1 to 256 letters"),
         ("{database: 'mysql://ann:secret@db/orders', topics: [order-events]}", "must be a URL such as sqlite:///"),
+        ("{database: 'postgresql://ann:secret@db:x/orders', topics: [order-events]}", "its port must be a number"),
     ],
 )
 def test_what_cannot_be_sent_is_refused(refused: Callable[..., str], outbox: str, told: str) -> None:
