@@ -47,7 +47,7 @@ async def test_a_pointer_to_nothing_or_to_a_foreign_bucket_is_a_dead_letter(
         pointers[1]: f"its payload is not in S3 (s3://{ours}/gone)",
         pointers[2]: foreign.format(theirs),
         pointers[3]: foreign.format(f"{ours}-none"),
-        broken: "the payload does not fit dict (payload: dict_type)",
+        broken: f"it has the attribute {attribute} of a large payload, but its body is no pointer to S3",
     }
     assert await worker.terminate() == 0
     assert "Traceback" not in worker.output

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from worker import Batch, ConfigError, Message, Router
-from worker.fleet.fit import misfits, refuse_misfits, refuse_without_store
+from worker import Batch, ConfigError, Message, Router, S3Pointer
+from worker.fleet.fit import misfits, refuse_misfits, refuse_without_store, unfit
 from worker.settings import FleetSettings, QueueSettings
 
 
@@ -105,3 +105,54 @@ def test_an_idempotency_key_needs_a_store() -> None:
     stored = FleetSettings.model_validate({**fleet, "idempotency": {"store": "sqlite:///var/marks.sqlite"}})
     refuse_without_store(stored, keyed)
     refuse_without_store(FleetSettings.model_validate(fleet), router())
+
+
+def marked_for(seconds: int) -> FleetSettings:
+    queues = {"orders": {"handlers": "shop:router", "retention_seconds": 1_209_600}}
+    marks = {"store": "sqlite:///var/marks.sqlite", "retention_seconds": seconds}
+    return FleetSettings.model_validate({"queues": queues, "idempotency": marks})
+
+
+def test_marks_that_end_before_their_duplicates_are_warned_of() -> None:
+    """By name and number, and only for a queue that marks anything (I1)."""
+    keyed = {"orders": router(idempotency_key="order_id")}
+    (warning,) = unfit(marked_for(60), keyed)
+    assert warning.startswith(
+        "idempotency.retention_seconds is 60, less than the 1209600 s for which queue orders keeps"
+    )
+    assert list(unfit(marked_for(60), {"orders": router()})) == []
+    assert list(unfit(marked_for(1_209_600), keyed)) == []
+
+
+def lazy_router() -> Router:
+    made = Router()
+
+    @made.on("*")
+    async def index(_: Message[S3Pointer]) -> None: ...
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("buckets", "handlers", "is_warned_of"),
+    [
+        ([], router(), True),
+        ([], lazy_router(), False),
+        (["theirs"], router(), True),
+        (["theirs"], lazy_router(), True),
+        (["ours"], router(), False),
+    ],
+    ids=["no bucket", "a reader by itself", "another bucket", "a reader by itself, another bucket", "its bucket"],
+)
+def test_payloads_where_the_queue_may_not_read_are_warned_of(
+    buckets: list[str], handlers: Router, *, is_warned_of: bool
+) -> None:
+    """Their messages would be dead-lettered (E7)."""
+    queue = {"handlers": "shop:router", "large_payloads": {"buckets": buckets}, "subscribe": [{"topic": "big"}]}
+    topics = {"big": {"large_payloads": {"bucket": "ours"}}}
+    warnings = list(
+        unfit(FleetSettings.model_validate({"queues": {"orders": queue}, "topics": topics}), {"orders": handlers})
+    )
+    assert [each.partition(", where big")[0] for each in warnings] == (
+        ["queues.orders.large_payloads.buckets does not name ours"] if is_warned_of else []
+    )

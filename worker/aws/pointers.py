@@ -12,7 +12,7 @@ import orjson
 from worker.message import Attribute
 from worker.objects import S3Pointer
 
-__all__ = ["SIZE_ATTRIBUTES", "pointer_body", "pointer_in", "size_attribute"]
+__all__ = ["SIZE_ATTRIBUTES", "is_marked", "pointer_body", "pointer_in", "size_attribute"]
 
 SIZE_ATTRIBUTES: Final = ("ExtendedPayloadSize", "SQSLargePayloadSize")
 """The attribute that marks a pointer and tells the payload's size; the second is that of older clients."""
@@ -20,12 +20,17 @@ _CLASS: Final = "software.amazon.payloadoffloading.PayloadS3Pointer"
 _CLASSES: Final = frozenset({_CLASS, "com.amazon.sqs.javamessaging.MessageS3Pointer"})
 
 
+def is_marked(attributes: Mapping[str, object]) -> bool:
+    """Whether a message says that its body is a pointer."""
+    return any(name in attributes for name in SIZE_ATTRIBUTES)
+
+
 def pointer_in(body: str, attributes: Mapping[str, object]) -> S3Pointer | None:
     """Return the pointer that a body is; `None` for any other, which costs no more than a look at its start.
 
     Both the attribute and the shape must be there: `["...PayloadS3Pointer", {"s3BucketName": ..., "s3Key": ...}]`.
     """
-    if not body.startswith('["') or not any(name in attributes for name in SIZE_ATTRIBUTES):
+    if not body.startswith('["') or not is_marked(attributes):
         return None
     try:
         parsed = orjson.loads(body)

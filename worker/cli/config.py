@@ -23,7 +23,7 @@ def check(
     Filters that SNS would refuse are found without asking it. Asked for are the queues, their dead-letter queues and the permissions on them;
     the idempotency store and its table; the Redis of limits; the buckets of large payloads. No message is touched, and nothing is left behind.
     """
-    from worker.fleet.fit import misfits
+    from worker.fleet.fit import unfit
     from worker.fleet.preflight import Preflight, preflight
     from worker.fleet.process import load_routers
     from worker.settings import load
@@ -33,10 +33,7 @@ def check(
     wanted_by(settings)  # raises for a filter that SNS would refuse
     routers = load_routers(settings)
     found = Preflight()
-    warnings = [
-        *settings.warnings,
-        *(each for name in routers for each in misfits(settings.queues[name], routers[name])),
-    ]
+    warnings = [*settings.warnings, *unfit(settings, routers)]
     if live:
         import asyncio
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
 from worker.aws.envelope import Decoded, decode
-from worker.aws.pointers import pointer_in
 from worker.engine.batches import Batches
 from worker.engine.calls import Call, Calls
 from worker.engine.context import QueueContext
@@ -124,7 +123,7 @@ class Executor:
             moment = expires_at(decoded, self._context.settings.expires_at_key)
             if self._is_past(moment):
                 return self._expired()
-            pointer = pointer_in(decoded.body, decoded.attributes)
+            pointer = self._large_payloads.pointer_of(decoded)
             route = self._router.resolve(decoded.event_type)
             if pointer is not None and decoded.event_type is None and (route is None or not route.takes_pointers):
                 return _Elsewhere(decoded, pointer)  # the type stands there, too
@@ -136,8 +135,10 @@ class Executor:
                 return DeadLetter(SUSPECTED_CRASHER)
             if self._comes_too_late(delivery, route):
                 return Release(0 if self._context.settings.is_fifo else random.uniform(0, LATE_JITTER_SECONDS))
-            if pointer is not None and not route.takes_pointers:
-                return _Elsewhere(decoded, pointer)
+            if pointer is not None:
+                if not route.takes_pointers:
+                    return _Elsewhere(decoded, pointer)
+                self._large_payloads.allow(pointer)
             message = self._message(delivery, decoded, route.event_of(decoded))
             return _Prepared(route, message, moment, _work(route, message.event, decoded))
         except BaseException as error:  # noqa: BLE001  # a validator of the user's may raise anything

@@ -7,9 +7,9 @@ from typing import TypeVar
 import structlog
 
 from worker.aws.envelope import Decoded, decode, with_payload
-from worker.aws.pointers import SIZE_ATTRIBUTES, pointer_in
+from worker.aws.pointers import SIZE_ATTRIBUTES, is_marked, pointer_in
 from worker.engine.context import QueueContext
-from worker.errors import Fault, PermanentError, SourceError, TransientError
+from worker.errors import Fault, InvalidPayloadError, PermanentError, SourceError, TransientError
 from worker.message import Received
 from worker.objects import S3Pointer
 
@@ -26,7 +26,7 @@ log = structlog.get_logger("large-payloads")
 class LargePayloads:
     """The large payloads of one queue's messages.
 
-    1. Only the buckets of the settings are asked.
+    1. Only the buckets of the settings are asked, and a handler that reads by itself is sent to no other where they name any.
     2. An object that is not there, too large or no text can never be handled: `PermanentError`.
     3. Whatever may pass, S3 down or denied, is a `TransientError`.
     """
@@ -35,12 +35,25 @@ class LargePayloads:
         self._context = context
         self._settings = context.settings.large_payloads
 
+    def pointer_of(self, decoded: Decoded) -> S3Pointer | None:
+        """Return where the payload lies, `None` when it is in the message; raise `PermanentError` for a broken pointer."""
+        pointer = pointer_in(decoded.body, decoded.attributes)
+        if pointer is None and is_marked(decoded.attributes):
+            name = next(name for name in SIZE_ATTRIBUTES if name in decoded.attributes)
+            raise InvalidPayloadError(
+                f"it has the attribute {name} of a large payload, but its body is no pointer to S3"
+            )
+        return pointer
+
+    def allow(self, pointer: S3Pointer) -> None:
+        """Raise `PermanentError` for a handler's own reading from a bucket that is not ours, where the settings name any."""
+        if self._settings.buckets and pointer.bucket not in self._settings.buckets:
+            raise _foreign(pointer)
+
     async def fetch(self, decoded: Decoded, pointer: S3Pointer) -> Decoded:
         """Return the message with its real payload instead of the pointer."""
         if pointer.bucket not in self._settings.buckets:
-            raise PermanentError(
-                f"its payload lies in the bucket {pointer.bucket[:200]!r}, which is not in large_payloads.buckets"
-            )
+            raise _foreign(pointer)
         assert self._context.objects is not None  # noqa: S101  # given to every queue that names buckets
         try:
             text = await self._counted("get_object", self._context.objects.fetch(pointer, self._settings.max_bytes))
@@ -73,6 +86,12 @@ class LargePayloads:
             raise
         finally:
             self._context.metrics.api_call(operation, self._context.clock.now() - began, fault)
+
+
+def _foreign(pointer: S3Pointer) -> PermanentError:
+    return PermanentError(
+        f"its payload lies in the bucket {pointer.bucket[:200]!r}, which is not in large_payloads.buckets"
+    )
 
 
 def _failure(pointer: S3Pointer, error: SourceError) -> PermanentError | TransientError:

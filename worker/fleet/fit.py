@@ -8,7 +8,15 @@ from worker.router import Route, Router
 from worker.settings import FleetSettings, QueueSettings
 from worker.source import MAX_BATCH
 
-__all__ = ["limits_of", "misfits", "refuse_misfits", "refuse_unknown_limits", "refuse_without_store", "unused_limits"]
+__all__ = [
+    "limits_of",
+    "misfits",
+    "refuse_misfits",
+    "refuse_unknown_limits",
+    "refuse_without_store",
+    "unfit",
+    "unused_limits",
+]
 
 
 def refuse_misfits(queue: QueueSettings, router: Router) -> None:
@@ -45,6 +53,15 @@ def misfits(queue: QueueSettings, router: Router) -> Iterator[str]:
             )
 
 
+def unfit(fleet: FleetSettings, routers: Mapping[str, Router]) -> Iterator[str]:
+    """Yield what is warned of between the fleet and its handlers, queue by queue."""
+    for name, router in routers.items():
+        queue = fleet.queues[name]
+        yield from misfits(queue, router)
+        yield from _marks_end_too_early(fleet, queue, router)
+        yield from _payloads_cannot_be_fetched(fleet, queue, router)
+
+
 def limits_of(settings: FleetSettings, routers: Mapping[str, Router]) -> set[str]:
     """Return the names of the limits that queues and their handlers keep to."""
     of_queues = {settings.queues[name].limit for name in routers}
@@ -71,6 +88,30 @@ def unused_limits(settings: FleetSettings, routers: Mapping[str, Router]) -> Ite
         for name in settings.limits:
             if name not in used:
                 yield f'limits.{name} is declared, but no queue and no handler keeps to it: write limit: {name} at a queue, or limit="{name}" at a handler'
+
+
+def _marks_end_too_early(fleet: FleetSettings, queue: QueueSettings, router: Router) -> Iterator[str]:
+    """A duplicate may come for as long as its queue keeps it."""
+    kept = fleet.idempotency.retention_seconds
+    if kept < queue.retention_seconds and any(route.idempotency_key is not None for route in router.routes):
+        yield (
+            f"idempotency.retention_seconds is {kept}, less than the {queue.retention_seconds} s for which queue {queue.name} keeps "
+            f"messages (queues.{queue.name}.retention_seconds): a duplicate that comes later is handled again; keep marks as long"
+        )
+
+
+def _payloads_cannot_be_fetched(fleet: FleetSettings, queue: QueueSettings, router: Router) -> Iterator[str]:
+    """Payloads that lie where the queue may not fetch them; who reads by itself may be sent anywhere while no bucket is named."""
+    buckets = queue.large_payloads.buckets
+    if not buckets and all(route.takes_pointers for route in router.routes):
+        return
+    for subscription in queue.subscribe:
+        bucket = fleet.topics[subscription.topic].large_payloads.bucket
+        if bucket is not None and bucket not in buckets:
+            yield (
+                f"queues.{queue.name}.large_payloads.buckets does not name {bucket}, where {subscription.topic} puts large "
+                f"payloads: their messages would be dead-lettered"
+            )
 
 
 def _batch_fits(queue: QueueSettings, route: Route) -> None:

@@ -11,7 +11,7 @@ from worker.engine.consumer import Consumer
 from worker.engine.context import QueueContext
 from worker.engine.room import most_in_hand, places
 from worker.engine.vitals import Vitals
-from worker.fleet.fit import limits_of, misfits, unused_limits
+from worker.fleet.fit import limits_of, unfit, unused_limits
 from worker.fleet.health import Health
 from worker.fleet.lifespans import lifespan
 from worker.fleet.marks import kept_open
@@ -219,5 +219,9 @@ def _warnings(settings: FleetSettings, routers: Mapping[str, Router]) -> list[st
     large = {name: queue.large_payloads for name, queue in settings.queues.items()}
     payload_bytes = sum(count * large[name].max_bytes for name, count in in_hand.items() if large[name].buckets)
     memory = memory_warning(sum(in_hand.values()), payload_bytes=payload_bytes)
-    unfit = [sentence for name, router in routers.items() for sentence in misfits(settings.queues[name], router)]
-    return [*settings.warnings, *unfit, *unused_limits(settings, routers), *([memory] if memory else [])]
+    return [
+        *settings.warnings,
+        *unfit(settings, routers),
+        *unused_limits(settings, routers),
+        *([memory] if memory else []),
+    ]

@@ -164,19 +164,11 @@ def _breaker_warning(queue: QueueSettings) -> Iterator[tuple[str, str]]:
 
 
 def _payload_warnings(fleet: "FleetSettings", queue: QueueSettings) -> Iterator[tuple[str, str]]:
-    """Payloads that lie where the queue may not fetch them, or that are gone before their messages are."""
+    """Payloads that are gone before their messages are."""
     for subscription in queue.subscribe:
         large = fleet.topics[subscription.topic].large_payloads
         if large.bucket is None:
             continue
-        if large.bucket not in queue.large_payloads.buckets:
-            yield (
-                "large_payloads.buckets",
-                (
-                    f"does not name {large.bucket}, where {subscription.topic} puts large payloads: "
-                    f"their messages would be dead-lettered"
-                ),
-            )
         if large.expire_days is not None and large.expire_days * DAY_SECONDS < queue.retention_seconds:
             yield (
                 "retention_seconds",

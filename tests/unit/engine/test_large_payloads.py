@@ -80,6 +80,42 @@ async def test_a_handler_may_ask_for_the_pointer() -> None:
     assert fleet.objects.fetched == []
 
 
+@pytest.mark.parametrize(("buckets", "is_handled"), [(["payloads"], True), (["others"], False)])
+async def test_a_handler_of_pointers_is_sent_to_the_named_buckets_only(buckets: list[str], *, is_handled: bool) -> None:
+    """Who may send to a queue does not choose what its workers read, whoever does the reading (E7)."""
+    source, seen = MemorySource(), []
+
+    async def handle(message: Message[S3Pointer]) -> None:
+        seen.append(message.event)
+
+    send(source)
+    await fleet_at(source, large_payloads={"buckets": buckets}).run(handle)
+    assert seen == [POINTER] * is_handled
+    if not is_handled:
+        assert "the bucket 'payloads', which is not in large_payloads.buckets" in reason(source)
+
+
+@pytest.mark.parametrize("attribute", ["ExtendedPayloadSize", "SQSLargePayloadSize"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        '["com.example.Pointer", {"s3BucketName": "payloads", "s3Key": "key-1"}]',
+        '["software.amazon.payloadoffloading.PayloadS3Pointer", {"s3BucketName": "payloads"}]',
+        PAYLOAD,
+    ],
+    ids=["another class", "no key", "no pointer at all"],
+)
+async def test_a_broken_pointer_is_named_as_one(attribute: str, body: str) -> None:
+    """Nothing is said of the handler's type, which the body never meant to fit (E7)."""
+    source = MemorySource()
+    source.send(body, attributes={attribute: "300000", "event_type": "order.created"})
+    await fleet_at(source).run(handle_order)
+    (letter,) = source.dead_letters
+    told = str(letter.attributes["longshore.dead_letter"].value)
+    assert f"it has the attribute {attribute} of a large payload, but its body is no pointer to S3" in told
+    assert letter.body == body
+
+
 async def test_a_handler_of_pointers_takes_nothing_else() -> None:
     source = MemorySource()
     router = Router()
@@ -282,16 +318,16 @@ async def test_a_payload_may_say_until_when_it_is_worth_handling() -> None:
 
 
 async def test_a_foreign_object_is_never_deleted() -> None:
-    """Not even when a handler of pointers has done its work with it."""
+    """Not even when its message is done because nobody handles its event."""
     source, foreign = MemorySource(), S3Pointer("elsewhere", "key")
     router = Router()
 
-    @router.on("*")
-    async def handle(message: Message[S3Pointer]) -> None:
-        assert message.event == foreign
+    @router.on("order.cancelled")
+    async def handle(message: Message[Any]) -> None:
+        raise AssertionError(message)
 
     send(source, foreign)
-    fleet = fleet_at(source, large_payloads={**OURS, "delete": True})
+    fleet = fleet_at(source, large_payloads={**OURS, "delete": True}, unknown_event="ack")
     fleet.objects.payloads[foreign] = b"theirs"
     await fleet.run(router)
     assert settled(fleet) == {"ack": 1}
