@@ -91,6 +91,8 @@ def test_a_key_tells_nothing_of_its_value() -> None:
         ("id", {"id": "\ud800"}, "the payload's id has lone surrogates"),
         (lambda _: None, {}, "what its function returns is missing"),
         (lambda _: (), {}, "its function returns an empty sequence"),
+        (lambda event: event["nested"]["id"], {}, "its function raised KeyError"),
+        (lambda event: int(event["n"]), {"n": "secret"}, "its function raised ValueError"),
     ],
 )
 def test_an_event_without_its_key_can_never_succeed(source: KeySource, event: object, told: str) -> None:

@@ -88,14 +88,7 @@ def test_a_publisher_stores() -> None:
     assert allowed(Role.PUBLISHER, fleet()) == {"s3:PutObject": ["arn:aws:s3:::our-payloads/*"]}
 
 
-def test_a_queue_that_may_not_fetch_what_its_topic_stores_is_warned_of() -> None:
-    assert fleet().warnings == ()
-    (warning,) = fleet({"large_payloads": {}}).warnings
-    assert (
-        "queues.orders.large_payloads.buckets does not name our-payloads, where events puts large payloads" in warning
-    )
-
-
 def test_payloads_that_are_gone_before_their_messages_are_warned_of() -> None:
+    assert fleet().warnings == ()
     (warning,) = fleet(expire_days=3).warnings
     assert "queues.orders.retention_seconds is 1209600, longer than the 3 days after which our-payloads" in warning

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import orjson
 
-from worker.errors import ConfigError, PermanentError
+from worker.errors import ConfigError, PermanentError, TransientError
 
 __all__ = ["IdempotencyKey", "KeySource", "fingerprint_of"]
 
@@ -55,7 +55,7 @@ class IdempotencyKey:
     def read(self, event: object) -> str:
         """Return a hash of the event's key. Raises `PermanentError`, which quotes no value, when the event has none."""
         if self._function is not None:
-            value = self._function(event)
+            value = self._called(self._function, event)
             parts = list(value) if isinstance(value, (tuple, list)) else [value]
             texts = [_text(part, "what its function returns") for part in parts]
             if not texts:
@@ -63,6 +63,15 @@ class IdempotencyKey:
         else:
             texts = [_text(_at(event, path), f"the payload's {'.'.join(path)}") for path in self._paths]
         return hashlib.sha256(orjson.dumps(texts)).hexdigest()
+
+    def _called(self, function: Callable[[Any], Any], event: object) -> Any:
+        """Return what the function returns; what it stumbles over stands in the event, and will not change by trying again."""
+        try:
+            return function(event)
+        except (PermanentError, TransientError):  # it says so itself
+            raise
+        except Exception as error:
+            raise PermanentError(f"no idempotency key: its function raised {type(error).__name__}") from error
 
 
 def fingerprint_of(payload: str) -> str:
