@@ -1,6 +1,7 @@
 """`PostgresStore`: marks in a table of a PostgreSQL database, for the processes of many machines."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from worker.errors import ConfigError
@@ -170,7 +171,7 @@ class PostgresStore:
             raise StoreError(f"{self._place} was not opened")
         try:
             await self._pool  # connects at its first use only
-            async with self._pool.acquire(timeout=CALL_SECONDS) as connection:
+            async with self._pool.acquire(timeout=CALL_SECONDS) as connection, self._ended_with_its_call(connection):
                 return await work(connection)
         except ValueError as error:  # its text quotes what it could not read, which may be a part of the password
             raise ConfigError(
@@ -181,6 +182,17 @@ class PostgresStore:
             raise StoreError(f"{self._place} ({error}): grant it, or make the table by hand") from error
         except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError, OSError) as error:
             raise StoreError(f"{self._place} ({str(error) or type(error).__name__})") from error
+
+    @asynccontextmanager
+    async def _ended_with_its_call(self, connection: Any) -> AsyncIterator[None]:
+        """Drop the connection of a call that had no answer: the pool would wait for one in a task that nobody asks after."""
+        try:
+            yield
+        except self._asyncpg.PostgresError:  # an answer
+            raise
+        except BaseException:
+            connection.terminate()
+            raise
 
 
 async def _as_it_is(_: Any) -> None:
