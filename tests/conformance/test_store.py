@@ -182,3 +182,8 @@ async def test_opening_again_changes_nothing(store: Store) -> None:
     await store.begin([mark()])
     await store.open()
     assert isinstance((await store.begin([mark(owner="b")]))[0], Running)
+
+
+async def test_a_store_as_it_is_made_is_not_doubted(store: Store) -> None:
+    """It forgets what has ended, and nothing else."""
+    assert await store.doubts() == []

@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from redis import asyncio as redis_client
+from structlog.testing import capture_logs
 from support.redis import Redis
 
 from worker import Message, Router
@@ -193,3 +195,21 @@ async def test_a_rate_over_a_fleet_is_one_rate(redis_server: Redis) -> None:
     assert time.monotonic() - began >= 39 / 20  # never sooner, however slow the machine is
     for store in stores:
         await store.close()
+
+
+async def test_a_redis_that_evicts_is_said_at_the_start() -> None:
+    """Once for each limit; permits are given all the same (P3)."""
+    with Redis() as server:
+        client: Any = redis_client.Redis.from_url(server.url)
+        await client.config_set("maxmemory-policy", "volatile-lru")
+        await client.aclose()
+        limits = {"crm": fleet_wide(server, concurrency=1)}
+        with capture_logs() as lines:
+            async with open_limits(limits, {"crm"}, service="tests", metrics=LimitMetrics, now=CLOCK.now) as opened:
+                async with asyncio.timeout(10):
+                    assert len(await opened["crm"].take(1)) == 1
+                    while not lines:  # noqa: ASYNC110  # a real server
+                        await asyncio.sleep(0.05)
+    (line,) = lines
+    assert (line["event"], line["limit"]) == ("the store of a limit may lose permits", "crm")
+    assert line["warning"].startswith("it has the maxmemory-policy volatile-lru")

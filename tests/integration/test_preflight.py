@@ -5,7 +5,7 @@ import json
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,17 +111,60 @@ async def test_a_store_is_looked_at_and_not_made(checked: Checked, server: Serve
         assert "p@ss" not in warning
         assert "p%40ss" not in warning
     store = open_store(url, retention_seconds=60, dynamodb=aws_clients.dynamodb)
-    while not await store.is_made():
-        try:
-            await store.open()
-        except StoreError:  # DynamoDB takes a moment to make a table
-            await asyncio.sleep(0.05)
+    with suppress(StoreError):  # DynamoDB takes a moment to make a table
+        await store.open()
+    await store.open()
     await store.close()
     answer, _ = await checked.answers()
     assert answer.startswith("the idempotency store ")
     assert answer.endswith(" is in order")
     await of_another_version(server, url, aws_clients)
     assert "but this release reads" in await checked.problem()
+
+
+@pytest.mark.redis
+async def test_a_redis_that_evicts_is_warned_of(checked: Checked) -> None:
+    """What it forgets is run again, or counted anew (I1, P3)."""
+    with Redis() as server:
+        url = server.make_database()
+        client = redis_client.Redis.from_url(url)
+        await client.config_set("maxmemory-policy", "allkeys-lru")
+        checked.shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = url
+        limits = {"crm": {"concurrency": 3, "scope": "fleet", "store": url}}
+        checked.describe(', idempotency_key="n"', queue={"limit": "crm"}, limits=limits)
+        store = open_store(url, retention_seconds=60)
+        await store.open()
+        await store.close()
+        said = "it has the maxmemory-policy allkeys-lru, and forgets keys when its memory is full: set noeviction"
+        answers = [answer for answer in await checked.answers() if said in answer]
+        await client.aclose()
+    assert [answer.partition(" (")[0].partition(" redis:")[0] for answer in answers] == [
+        "warning: the Redis of limit crm",
+        "warning: the idempotency store",
+    ]
+
+
+async def test_a_table_that_never_forgets_is_warned_of(checked: Checked, aws_clients: AwsClients) -> None:
+    """Made by hand, without its time to live: every answer is right, and it grows for ever (I1)."""
+    table = f"marks-{checked.shop.queue}"
+    await aws_clients.dynamodb.call(
+        "create_table",
+        TableName=table,
+        AttributeDefinitions=[{"AttributeName": "key", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    checked.shop.environment["LONGSHORE_IDEMPOTENCY__STORE"] = f"dynamodb://{table}"
+    checked.describe(', idempotency_key="n"')
+    warning, _ = await checked.answers()
+    assert warning == (
+        f"warning: the idempotency store dynamodb://{table}: it has no time to live on the attribute expires_at, "
+        f"so that marks are never deleted: enable it"
+    )
+    ttl = {"Enabled": True, "AttributeName": "expires_at"}
+    await aws_clients.dynamodb.call("update_time_to_live", TableName=table, TimeToLiveSpecification=ttl)
+    answer, _ = await checked.answers()
+    assert answer.endswith(" is in order")
 
 
 async def of_another_version(server: Server, url: str, clients: AwsClients) -> None:

@@ -42,6 +42,9 @@ class Severed:
     async def prune(self) -> int:
         return await self._alive().prune()
 
+    async def doubts(self) -> list[str]:
+        return await self._alive().doubts()
+
     def _alive(self) -> Store:
         if self.is_dead:
             raise StoreError("the worker is dead")

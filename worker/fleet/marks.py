@@ -37,6 +37,8 @@ async def kept_open(store: Store) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(OPEN_SECONDS):
             await store.open()
+            for doubt in await store.doubts():
+                log.warning("the idempotency store may hurt", warning=doubt)
     except (StoreError, TimeoutError) as error:
         log.warning("the idempotency store cannot be reached yet: nothing is received until it is", error=str(error) or f"no answer within {OPEN_SECONDS:g} s")  # fmt: skip
     try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from worker.aws.s3 import S3Objects
@@ -80,6 +80,7 @@ async def _look_at_store(
         try:
             async with asyncio.timeout(STORE_SECONDS):
                 is_made = await store.is_made()
+                doubts = await store.doubts() if is_made else []
         finally:
             await store.close()
     except UsageError as error:  # another version's, a driver that is not installed
@@ -91,7 +92,7 @@ async def _look_at_store(
         return
     place = f"the idempotency store {masked(str(settings.idempotency.store))}"
     if is_made:
-        found.in_order.append(f"{place} is in order")
+        _judged(place, doubts, found)
     else:
         found.warnings.append(f"{place} is empty: the first worker makes its table, which it must be allowed to")
 
@@ -102,7 +103,7 @@ async def _look_at_limit(name: str, settings: FleetSettings, found: Preflight) -
         return
     place = f"the Redis of limit {name} ({masked(limit.store)})"
     try:
-        await ask_store(limit.store, settings.service, name, limit.concurrency)
+        doubts = await ask_store(limit.store, settings.service, name, limit.concurrency)
     except UsageError as error:
         found.problems.append(str(error))
     except PermitsError as error:
@@ -110,6 +111,13 @@ async def _look_at_limit(name: str, settings: FleetSettings, found: Preflight) -
             f"{place} does not answer ({error}): look at limits.{name}.store, its password and the network"
         )
     else:
+        _judged(place, doubts, found)
+
+
+def _judged(place: str, doubts: Sequence[str], found: Preflight) -> None:
+    """Say that it is in order, unless something about it is doubtful."""
+    found.warnings += [f"{place}: {doubt}" for doubt in doubts]
+    if not doubts:
         found.in_order.append(f"{place} is in order")
 
 

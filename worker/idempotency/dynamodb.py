@@ -27,6 +27,7 @@ EXPIRY: Final = "expires_at"
 
 _NAMES: Final = {"#key": "key", "#owner": "owner"}
 """Words that DynamoDB reserves."""
+_FORGETS: Final = frozenset({"ENABLED", "ENABLING"})
 _IS_OURS: Final = "#owner = :owner"
 _HAS_ENDED: Final = "attribute_not_exists(#key) OR ends_at <= :now"
 
@@ -112,6 +113,16 @@ class DynamoStore:
     async def prune(self) -> int:
         """Leave it to DynamoDB's time to live."""
         return 0
+
+    async def doubts(self) -> list[str]:
+        """Ask whether DynamoDB forgets what has ended; a worker need not be allowed to."""
+        try:
+            told = (await self._call("describe_time_to_live"))["TimeToLiveDescription"]
+        except StoreError:
+            return []
+        if told.get("TimeToLiveStatus") in _FORGETS and told.get("AttributeName", EXPIRY) == EXPIRY:
+            return []
+        return [f"it has no time to live on the attribute {EXPIRY}, so that marks are never deleted: enable it"]
 
     async def _begin(self, mark: Mark) -> Answer:
         now = time.time()

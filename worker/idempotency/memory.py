@@ -80,6 +80,10 @@ class MemoryStore:
             del self.rows[key]
         return len(ended)
 
+    async def doubts(self) -> list[str]:
+        """Have none."""
+        return []
+
     def _owned(self, marks: Sequence[Mark]) -> list[Mark]:
         return [mark for mark in marks if (row := self.rows.get(mark.key)) is not None and row.owner == mark.owner]
 

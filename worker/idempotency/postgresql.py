@@ -130,6 +130,10 @@ class PostgresStore:
             total += pruned
         return total
 
+    async def doubts(self) -> list[str]:
+        """Have none."""
+        return []
+
     def _connect(self) -> None:
         if self._pool is None:
             self._pool = self._asyncpg.create_pool(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from worker.errors import ConfigError
+from worker.eviction import doubts_of
 from worker.idempotency.store import VERSION, Answer, Begun, Done, Mark, Other, Running, StoreError
 from worker.settings.base import masked
 
@@ -105,6 +106,10 @@ class RedisStore:
     async def prune(self) -> int:
         """Leave it to the server, whose keys expire."""
         return 0
+
+    async def doubts(self) -> list[str]:
+        """Ask the server whether it evicts keys."""
+        return await doubts_of(self._client, self._errors)
 
     async def _each(self, script: str, marks: Sequence[Mark]) -> list[Any]:
         """Run the script for each mark, all of them in one round trip."""

@@ -102,6 +102,10 @@ class SqliteStore:
                 break
         return total
 
+    async def doubts(self) -> list[str]:
+        """Have none."""
+        return []
+
     def _begin(self, marks: Sequence[Mark]) -> list[Answer]:
         connection, now = self._connected(), time.time()
         rows = [(mark.key, mark.fingerprint, mark.owner, now + mark.seconds) for mark in marks]

@@ -89,6 +89,9 @@ class Store(Protocol):
     async def prune(self) -> int:
         """Forget what has ended; return how much that was. 0 where the store does so by itself."""
 
+    async def doubts(self) -> list[str]:
+        """Return a sentence for each thing about it that works, but loses marks or keeps them for ever; raises nothing."""
+
 
 class Row(NamedTuple):
     """What a store has on a key."""

@@ -33,24 +33,31 @@ async def open_limits(
 ) -> AsyncIterator[dict[str, Limiter]]:
     """Keep the limits that are used, by name, while inside; raises `UsageError` when what one needs is not installed."""
     limits: dict[str, Limiter] = {}
-    stores: list[PermitStore] = []
+    stores: dict[str, PermitStore] = {}
     for name, settings in declared.items():
         if name not in used:
             continue
         if settings.store is None:
             limits[name] = LocalLimiter(name, settings, metrics(name))
         else:
-            stores.append(_redis(settings.store, service, name))
-            limits[name] = SharedLimiter(name, settings, stores[-1], metrics(name), now=now)
+            stores[name] = _redis(settings.store, service, name)
+            limits[name] = SharedLimiter(name, settings, stores[name], metrics(name), now=now)
     tasks = [asyncio.create_task(_kept(limit), name=f"limit-{limit.name}") for limit in limits.values()]
+    tasks += [asyncio.create_task(_doubted(*each), name=f"limit-doubts-{each[0]}") for each in stores.items()]
     try:
         yield limits
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for store in stores:
+        for store in stores.values():
             await store.close()
+
+
+async def _doubted(name: str, store: PermitStore) -> None:
+    """Say at the start what is doubtful about a store."""
+    for doubt in await store.doubts():
+        log.warning("the store of a limit may lose permits", limit=name, warning=doubt)
 
 
 async def _kept(limit: Limiter) -> None:
@@ -63,14 +70,15 @@ async def _kept(limit: Limiter) -> None:
         await asyncio.sleep(RESTART_SECONDS)
 
 
-async def ask_store(url: str, service: str, name: str, places: int | None) -> None:
+async def ask_store(url: str, service: str, name: str, places: int | None) -> list[str]:
     """Claim nothing and leave, as a worker would claim permits: the same script, so its permissions are tried, too.
 
-    Raises `StoreError` when there is no answer, `UsageError` when its client is not installed, or for what is no URL.
+    Returns what is doubtful about the store; raises `StoreError` when there is no answer, `UsageError` when its client is not installed, or for what is no URL.
     """
     permits = _redis(url, service, name)
     try:
         await permits.claim(Claim(secrets.token_hex(8), 1, 0, 0, places, LEASE_SECONDS, is_leaving=True))
+        return await permits.doubts()
     finally:
         await permits.close()
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from worker.eviction import doubts_of
 from worker.limits.store import Answer, Claim, StoreError
 
 __all__ = ["RedisPermits"]
@@ -136,6 +137,10 @@ class RedisPermits:
         most = MILLION * 86_400 if most_seconds == math.inf else round(most_seconds * MILLION)
         wait = await _answer(self._reserve(keys=[self._rate_key], args=(round(MILLION / per_second), most)))
         return None if wait < 0 else wait / MILLION
+
+    async def doubts(self) -> list[str]:
+        """Ask the server whether it evicts keys."""
+        return await doubts_of(self._redis, (RedisError, OSError))
 
     async def close(self) -> None:
         """End the connections."""

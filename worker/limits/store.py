@@ -59,5 +59,8 @@ class PermitStore(Protocol):
         `None` takes none, as it lies further away than `most_seconds`. Raises `StoreError`.
         """
 
+    async def doubts(self) -> list[str]:
+        """Return a sentence for each thing about it that works, but loses permits; raises nothing."""
+
     async def close(self) -> None:
         """End the connections."""

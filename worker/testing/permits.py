@@ -79,6 +79,10 @@ class MemoryPermits:
         await self._reach()
         return self._spacing.reserve(per_second, _now(), most_seconds)
 
+    async def doubts(self) -> list[str]:
+        """Have none."""
+        return []
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -77,11 +77,13 @@ async def _until_it_answers(url: str, redis: Tethered) -> None:
     ends_at = time.monotonic() + _START_SECONDS
     while True:
         try:
-            return await ask_store(url, *_NOBODY)
+            await ask_store(url, *_NOBODY)
         except StoreError as error:
             if redis.status is not None or time.monotonic() > ends_at:
                 raise LongshoreError(f"Redis did not start: {redis.last_words} ({error})") from None
-        await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)
+        else:
+            return
 
 
 def _refused() -> UsageError:
