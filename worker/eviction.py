@@ -12,12 +12,12 @@ ASK_SECONDS: Final = 2.0
 async def doubts_of(client: Any, errors: tuple[type[Exception], ...]) -> list[str]:
     """Return a sentence when the server evicts keys; none where it does not, or does not tell.
 
-    `errors` are those of the client: it may be forbidden to ask, and whether the server answers is for others to say.
+    `errors` are those of the client, with `OSError`, which a timeout is, too: it may be forbidden to ask, and whether the server answers is for others to say.
     """
     try:
         async with asyncio.timeout(ASK_SECONDS):
             told = await client.info("memory")
-    except (*errors, TimeoutError):
+    except errors:
         return []
     policy = told.get("maxmemory_policy", KEEPS_ALL)
     if policy == KEEPS_ALL:

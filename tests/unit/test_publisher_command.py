@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 
 from worker import UsageError
 from worker.cli.app import app
-from worker.cli.publish_input import Line
+from worker.cli.publish import _Wish
+from worker.cli.publish_input import Line, read_moment
 from worker.cli.publish_sending import Pace, Sending
 from worker.errors import EntryError, Fault
 from worker.publisher import Outgoing, Publisher, PublishError
@@ -67,6 +69,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (
             ["--data", "{}", "--from-line", "2"],
             "--from-line has no effect on one event: leave it out, or give many with --file",
+        ),
+        *(
+            (
+                ["--data", "{}", "--expires-at", text],
+                f"--expires-at is {text!r}, but must be a time with its zone such as 2027-01-01T00:00:00Z, or Unix seconds",
+            )
+            for text in ("tomorrow", "2027-01-01T00:00:00", "1798761600000", "nan")
         ),
         (["--data", "{}"], "no topic is named, and there is no fleet file to take it from: name one with --topic"),
         (
@@ -240,3 +249,11 @@ async def test_cancelling_it_leaves_nothing_running() -> None:
     assert running.cancelled()
     assert 0 < sending.next_line - 1 == sending.published < 50
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("text", ["2027-01-01T00:00:00Z", "2027-01-01T01:00+01:00", "1798761600", "1798761600.0"])
+def test_a_deadline_is_for_events_that_name_none(text: str) -> None:
+    wish = _Wish("order.created", None, "-", None, None, read_moment(text), False, None, False)
+    named = Line(1, b'{"event": "a.done", "data": 1, "expires_at": 1}')
+    assert wish.read(Line(1, b"{}")).expires_at == datetime(2027, 1, 1, tzinfo=UTC)
+    assert wish.read(named).expires_at == 1

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what it needs is imported when it runs
     from worker.cli.publish_input import Input, Line
     from worker.cli.publish_sending import Sending
     from worker.publisher import Outgoing, Publisher
+    from worker.publisher.composer import Moment
     from worker.settings import AwsSettings, OffloadSettings
 
 __all__ = ["choose_topic", "publish"]
@@ -40,6 +41,9 @@ def publish(  # noqa: PLR0913, PLR0917 - a command has options
     group_id: Annotated[
         str | None, typer.Option("--group-id", help="For events that name none; FIFO wants it.")
     ] = None,
+    expires_at: Annotated[
+        str | None, typer.Option("--expires-at", help="For events that name none: when handling them is too late.")
+    ] = None,
     rate: Annotated[float | None, typer.Option("--rate", help="At most so many events a second.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave broken lines out and send the others.")] = False,  # noqa: FBT002
     from_line: Annotated[int | None, typer.Option("--from-line", help="Leave out the lines before it.")] = None,
@@ -48,13 +52,15 @@ def publish(  # noqa: PLR0913, PLR0917 - a command has options
 ) -> None:
     """Publish one event, or a file of them, to a topic.
 
-    A line has an event_type and data, and attributes, group_id or deduplication_id if you like; or it is an object with an
+    A line has an event_type and data, and attributes, group_id, deduplication_id or expires_at if you like; or it is an object with an
     event, published as it is; or a payload of EVENT_TYPE.
 
     A file is read twice: unless --skip-bad is given, nothing is sent when one of its lines is broken. A pipe goes as it
     comes.
     """
-    wish = _Wish(event_type, data, file, rate, group_id, skip_bad, from_line, as_json)
+    from worker.cli.publish_input import read_moment
+
+    wish = _Wish(event_type, data, file, rate, group_id, read_moment(expires_at), skip_bad, from_line, as_json)
     wish.check()
     raise typer.Exit(_run(wish, *choose_topic(topic, config)))
 
@@ -68,6 +74,7 @@ class _Wish:
     file: str | None
     rate: float | None
     group_id: str | None
+    expires_at: "Moment | None"
     skips_bad: bool
     from_line: int | None
     as_json: bool
@@ -96,7 +103,11 @@ class _Wish:
 
     def read(self, line: "Line") -> "Outgoing":
         """Return the event of a line."""
-        return line.read(self.event_type, self.group_id)
+        return self.dated(line.read(self.event_type, self.group_id))
+
+    def dated(self, outgoing: "Outgoing") -> "Outgoing":
+        """Return the event with its deadline, which is ours where it names none."""
+        return outgoing if outgoing.expires_at is not None else outgoing._replace(expires_at=self.expires_at)
 
 
 def choose_topic(topic: str | None, config: Path | None) -> "tuple[str, AwsSettings | None, OffloadSettings | None]":
@@ -161,7 +172,7 @@ async def _publish_one(wish: _Wish, publisher: "Publisher") -> int:
         raise UsageError(f"--data {error}") from None
     try:
         async with publisher:
-            message_id = await (await publisher.submit(outgoing))
+            message_id = await (await publisher.submit(wish.dated(outgoing)))
     except PublishError as error:
         raise _told(error, str(error)) from None
     said = {"topic": publisher.topic, "published": 1, "message_id": message_id}

@@ -1,4 +1,4 @@
-"""Lines from a file or from a pipe that may never end, with their numbers."""
+"""What comes from the command line: a moment, and lines from a file or from a pipe that may never end, with their numbers."""
 
 import asyncio
 import os
@@ -7,13 +7,14 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 from worker.errors import UsageError
 from worker.publisher.composer import Outgoing
 from worker.publisher.lines import LineError, read_line
 
-__all__ = ["Input", "Line"]
+__all__ = ["Input", "Line", "read_moment"]
 
 MAX_LINE_BYTES: Final = 8_388_608
 """More than the largest message needs when every character of it is escaped."""
@@ -86,6 +87,24 @@ class Input:
                 yield line
         for line in splitter.rest():
             yield line
+
+
+def read_moment(text: str | None) -> datetime | None:
+    """Read `--expires-at`, where it is given; raise `UsageError` for what is no moment."""
+    if text is None:
+        return None
+    for read in (_unix_seconds, datetime.fromisoformat):
+        with suppress(ValueError, OverflowError, OSError):
+            moment = read(text)
+            if moment.tzinfo is not None:
+                return moment
+    raise UsageError(
+        f"--expires-at is {text[:40]!r}, but must be a time with its zone such as 2027-01-01T00:00:00Z, or Unix seconds"
+    )
+
+
+def _unix_seconds(text: str) -> datetime:
+    return datetime.fromtimestamp(float(text), UTC)
 
 
 class _Splitter:

@@ -11,7 +11,7 @@ from worker.engine.batches import Batches
 from worker.engine.calls import Call, Calls
 from worker.engine.context import QueueContext
 from worker.engine.delivery import Cause, Delivery
-from worker.engine.expiry import expires_at
+from worker.engine.expiry import Expiry
 from worker.engine.happened import classify, interrupted, sound
 from worker.engine.large_payloads import LargePayloads
 from worker.engine.once import Once, Work
@@ -67,6 +67,7 @@ class Executor:
         self._room = room
         self._state = state
         self._large_payloads = LargePayloads(context)
+        self._expiry = Expiry(context)
         self._once = once
         self._calls = Calls(context, room.pace)
         self._batches = {route: Batches(route, self._calls, room) for route in router.routes if route.batch is not None}
@@ -120,7 +121,7 @@ class Executor:
         try:
             decoded = decoded or decode(delivery.received, self._context.settings.envelope)
             delivery.event_type = decoded.event_type
-            moment = expires_at(decoded, self._context.settings.expires_at_key)
+            moment = self._expiry.of(delivery, decoded)
             if self._is_past(moment):
                 return self._expired()
             pointer = self._large_payloads.pointer_of(decoded)

@@ -107,6 +107,12 @@ DUPLICATES = Declared(
     "messages",
     "Messages that came again while in hand or already done; they are not run again.",
 )
+DEADLINES_UNREADABLE = Declared(
+    "longshore_deadlines_unreadable_total",
+    Kind.COUNTER,
+    "times read",
+    "An expires_at that is no time: its event never counts as too late.",
+)
 IN_HAND = Declared("longshore_in_hand", Kind.GAUGE, "messages", "Messages received and not yet settled.")
 SLOTS = Declared(
     "longshore_slots",
