@@ -99,6 +99,18 @@ def test_a_database_does_not_quote_the_value_that_it_refuses(error: Exception) -
     assert CARD not in str(describe(error))
 
 
+def test_what_a_driver_stumbled_over_is_not_told_a_second_time() -> None:
+    """The cause of a database's error is about the value; that of an author's own error is told."""
+    error = sqlalchemy.exc.StatementError(
+        f"(builtins.ValueError) no number: {CARD}", "insert", (CARD,), origin := ValueError(f"no number: {CARD}")
+    )
+    error.__cause__ = origin
+    assert CARD not in str(describe(error))
+    outer = RuntimeError("not stored")
+    outer.__cause__ = sqlite3.IntegrityError("UNIQUE constraint failed: uq.id")
+    assert describe(outer)["cause"]["message"] == "UNIQUE constraint failed: uq.id"
+
+
 def test_the_first_line_of_any_other_exception_is_kept_and_the_whole_reason_of_an_author() -> None:
     assert said(ValueError("stock is negative\nrow: 4111")) == "stock is negative"
     assert said(PermanentError("no such order\nask the shop")) == "no such order\nask the shop"

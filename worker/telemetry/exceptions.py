@@ -15,8 +15,8 @@ _MESSAGE_LENGTH = 500
 _FRAMES = 12
 _DEPTH = 3
 _MEMBERS = 5
-_OF_A_DATABASE = frozenset({"DatabaseError", "InterfaceError", "PostgresError", "StatementError"})
-"""Bases of what sqlite3, psycopg, asyncpg and SQLAlchemy raise; most are names of PEP 249."""
+_OF_A_DATABASE = frozenset({"Error", "InterfaceError", "PostgresError", "StatementError"})
+"""Bases of what sqlite3, psycopg, asyncpg and SQLAlchemy raise; the first two are names of PEP 249."""
 _QUOTED = re.compile(r"'[^']*'?")
 
 
@@ -25,7 +25,7 @@ def describe(error: BaseException, *, depth: int = _DEPTH) -> dict[str, Any]:
     fields: dict[str, Any] = {"type": _name(error), "message": said(error), "stack": _stack(error.__traceback__)}
     if depth > 1:
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        if cause is not None:
+        if cause is not None and not (cause is error.__cause__ and _is_of_a_database(error)):  # it has said that
             fields["cause"] = describe(cause, depth=depth - 1)
         if isinstance(error, BaseExceptionGroup):
             fields["members"] = [describe(member, depth=depth - 1) for member in error.exceptions[:_MEMBERS]]
@@ -56,22 +56,29 @@ def _text(error: BaseException) -> str:
     if type(error).__module__.startswith("pydantic") and hasattr(error, "errors"):
         rules = error.errors(include_url=False, include_context=False, include_input=False)
         return "; ".join(f"{'.'.join(map(str, rule['loc']))}: {rule['type']}" for rule in rules)
-    if _names(error) & _OF_A_DATABASE:
+    if _is_of_a_database(error):
         return _said_by_a_database(error)
     return str(error).partition("\n")[0]
 
 
 def _said_by_a_database(error: BaseException) -> str:
-    """Return class, SQLSTATE and first line of what the driver raised; of values that do not fit, the first line is about them."""
-    origin = getattr(error, "orig", None) or error  # SQLAlchemy's
-    if origin is not error and origin.__cause__ is not None:  # its asyncpg dialect wraps twice
-        origin = origin.__cause__
+    """Return class, SQLSTATE and first line of what the driver raised; the line is left out where a value did not fit, as it is about that."""
+    origin, is_of_a_value = error, False
+    while deeper := getattr(origin, "orig", None) or origin.__cause__:  # SQLAlchemy wraps, up to twice
+        if not _is_of_a_database(deeper):
+            is_of_a_value = deeper is getattr(origin, "orig", None)  # a parameter that could not be converted
+            break
+        origin = deeper
     state = getattr(origin, "sqlstate", None)
     what = " ".join(str(part) for part in (type(origin).__name__ if origin is not error else None, state) if part)
-    if "DataError" in _names(origin):
+    if is_of_a_value or "DataError" in _names(origin):
         return what or "a value does not fit"
     text = _QUOTED.sub("'...'", str(origin).partition("\n")[0])
     return f"{what}: {text}" if what else text
+
+
+def _is_of_a_database(error: BaseException) -> bool:
+    return bool(_names(error) & _OF_A_DATABASE)
 
 
 def _names(error: BaseException) -> set[str]:
