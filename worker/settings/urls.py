@@ -1,6 +1,6 @@
 """URLs of servers: what their clients could not read is refused before anybody connects."""
 
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from worker.settings.base import found, masked, refusal
 
@@ -20,8 +20,8 @@ def refuse_unreadable(url: str) -> None:
             "is a URL that cannot be read, and is not quoted as it may hold a password; its port must be a number from "
             "1 to 65535, and @, /, :, ? and # in a password must be written %40, %2F, %3A, %3F and %23"
         )
-    number = parts.path.removeprefix("/").removesuffix("/")
-    if parts.scheme != "postgresql" and number and not (number.isascii() and number.isdecimal()):
+    numbers = [parts.path.removeprefix("/").removesuffix("/") or "0", *parse_qs(parts.query).get("db", ())]
+    if parts.scheme != "postgresql" and not all(number.isascii() and number.isdecimal() for number in numbers):
         raise refusal(
             f"is {found(masked(url))}, but a Redis numbers its databases: write a number after the host, such as /0, or nothing"
         )

@@ -21,6 +21,7 @@ VARIABLE = "LONGSHORE_IDEMPOTENCY__STORE"
         "postgresql:///database?host=/var/run",
         "redis://:p%40ss@host:6379/0",
         "rediss://host",
+        "redis://host?db=3",
         "dynamodb://order-marks",
     ],
 )
@@ -47,6 +48,7 @@ def test_a_url_of_each_kind_is_a_store(loaded: Callable[..., FleetSettings], url
         ("postgresql://u:sec/ret@h/x", "in a password must be written"),
         ("redis://:secret@h:0/0", "its port must be a number from 1 to 65535"),
         ("redis://:secret@h/notnum", "is 'redis://***@h/notnum', but a Redis numbers its databases: write a number"),
+        ("redis://:secret@h?db=secret", "is 'redis://***@h', but a Redis numbers its databases"),
         ("dynamodb://a b", "must be dynamodb:// and the name of a table"),
     ],
 )
