@@ -61,7 +61,6 @@ def test_a_consumer_may_mark_work_in_this_table_alone() -> None:
     assert granted["Resource"] == ["arn:aws:dynamodb:eu-west-1:123456789012:table/shop-marks"]
     assert {action.partition(":")[2] for action in granted["Action"]} == {
         "DescribeTable",
-        "DescribeTimeToLive",
         "GetItem",
         "PutItem",
         "UpdateItem",

@@ -72,7 +72,6 @@ def _consumer(fleet: FleetSettings, reach: Reach, keys: Keys) -> Iterator[Grant]
     yield Grant("DeletePayloads", ("s3:DeleteObject",), reach.objects(reach.emptied))
     marked = (
         "dynamodb:DescribeTable",
-        "dynamodb:DescribeTimeToLive",
         "dynamodb:GetItem",
         "dynamodb:PutItem",
         "dynamodb:UpdateItem",
