@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -222,15 +223,15 @@ async def test_who_comes_second_waits_for_the_file_and_keeps_the_loop_free(way: 
     assert await effects(url) == [7, 8]
 
 
-async def test_a_file_is_waited_for_as_long_as_the_lease_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_file_is_waited_for_as_long_as_the_lease_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that stands still in its transaction is nobody's failure: an asynchronous handler waits, and one in a thread."""
     url = f"sqlite:///{tmp_path / 'inbox.sqlite'}"
     await prepare(url)
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "timeout": 0}))
     monkeypatch.setattr("worker.inbox.once.TOLD_AFTER_SECONDS", 0.1)
+    said: list[str] = []
+    monkeypatch.setattr("worker.inbox.once.log", SimpleNamespace(warning=lambda event, **_: said.append(event)))
     lease = FakeLease()
 
     def in_a_thread() -> None:
@@ -251,7 +252,7 @@ async def test_a_file_is_waited_for_as_long_as_the_lease_holds(
         lease.remaining_seconds = 0
         for result in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(result, LeaseLostError)
-    assert capsys.readouterr().out.count("another transaction keeps the SQLite file") == 2
+    assert said == ["another transaction keeps the SQLite file, and a message waits for it"] * 2
     assert await effects(url) == [7]
 
 

@@ -31,7 +31,7 @@ class Expiry:
         try:
             return expires_at(decoded, self._context.settings.expires_at_key)
         except ValueError as error:
-            self._context.metrics.deadline_unreadable()
+            self._context.metrics.unreadable_deadline()
             if not self._was_said:
                 self._was_said = True
                 log.warning("an expires_at cannot be read: its event never counts as too late; further ones are counted", queue=self._context.queue, why=str(error), **delivery.log_fields)  # fmt: skip

@@ -107,8 +107,8 @@ DUPLICATES = Declared(
     "messages",
     "Messages that came again while in hand or already done; they are not run again.",
 )
-DEADLINES_UNREADABLE = Declared(
-    "longshore_deadlines_unreadable_total",
+UNREADABLE_DEADLINES = Declared(
+    "longshore_unreadable_deadlines_total",
     Kind.COUNTER,
     "times read",
     "An expires_at that is no time: its event never counts as too late.",

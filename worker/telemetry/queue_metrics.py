@@ -61,7 +61,7 @@ class QueueMetrics:
         self._receives_given_up = sheet.one(declared.RECEIVES_GIVEN_UP, Number)
         self._redelivered = sheet.one(declared.REDELIVERED, Number)
         self._duplicates = sheet.one(declared.DUPLICATES, Number)
-        self._deadlines_unreadable = sheet.one(declared.DEADLINES_UNREADABLE, Number)
+        self._unreadable_deadlines = sheet.one(declared.UNREADABLE_DEADLINES, Number)
         self._in_hand = sheet.one(declared.IN_HAND, Number)
         self._slots = sheet.each(declared.SLOTS, Number)
         self._running = self._slots["in_use"]
@@ -131,9 +131,9 @@ class QueueMetrics:
         """Count a message that came again while in hand or already done."""
         self._duplicates.value += 1
 
-    def deadline_unreadable(self) -> None:
+    def unreadable_deadline(self) -> None:
         """Count an `expires_at` that is no time."""
-        self._deadlines_unreadable.value += 1
+        self._unreadable_deadlines.value += 1
 
     # Run
 

@@ -73,7 +73,7 @@ async def test_a_deadline_that_cannot_be_read_is_none_counted_and_said_once(
     (line,) = [line for line in lines if "expires_at" in line["event"]]
     assert line["log_level"] == "warning"
     assert fleet.consumer is not None
-    ((_, cell),) = fleet.consumer.context.metrics.sheet.series(declared.DEADLINES_UNREADABLE)
+    ((_, cell),) = fleet.consumer.context.metrics.sheet.series(declared.UNREADABLE_DEADLINES)
     assert isinstance(cell, Number)
     assert cell.value == 3
 
