@@ -1,14 +1,15 @@
 """What a real database says of a row that it refuses: in no log line and in no dead letter are the row's values (M3)."""
 
 import io
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
 import structlog
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from support.postgres import Postgres
 
 from worker import Message, Router
@@ -32,14 +33,20 @@ async def through_asyncpg(url: str) -> None:
         await connection.close()
 
 
-async def through_sqlalchemy(url: str) -> None:
+@asynccontextmanager
+async def sqlalchemy_on(url: str) -> AsyncIterator[AsyncConnection]:
     engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://"))
     try:
         async with engine.begin() as connection:
-            for _ in range(2):
-                await connection.execute(text("INSERT INTO cards VALUES (:number, 1)"), {"number": CARD})
+            yield connection
     finally:
         await engine.dispose()
+
+
+async def through_sqlalchemy(url: str) -> None:
+    async with sqlalchemy_on(url) as connection:
+        for _ in range(2):
+            await connection.execute(text("INSERT INTO cards VALUES (:number, 1)"), {"number": CARD})
 
 
 async def of_another_type(url: str) -> None:
@@ -51,12 +58,8 @@ async def of_another_type(url: str) -> None:
 
 
 async def unfit_for_the_driver(url: str) -> None:
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://"))
-    try:
-        async with engine.begin() as connection:
-            await connection.execute(text("INSERT INTO cards VALUES ('1', :cents)"), {"cents": CARD})
-    finally:
-        await engine.dispose()
+    async with sqlalchemy_on(url) as connection:
+        await connection.execute(text("INSERT INTO cards VALUES ('1', :cents)"), {"cents": CARD})
 
 
 @pytest.fixture

@@ -47,14 +47,10 @@ class Lane:
         self, *, model: Any, params: dict[str, Any], request_signer: Any, context: dict[str, Any], **_: object
     ) -> tuple[Any, dict[str, Any]] | None:
         """Return botocore's two views of the answer, or `None` for what botocore is to do itself."""
-        credentials = getattr(
-            request_signer, "_credentials", None
-        )  # asked anew each time, so that they are renewed as ever
-        if (
-            credentials is None
-            or context.get("auth_type") not in _SIGNATURES
-            or request_signer.signature_version != "v4"
-        ):
+        # Asked anew each time, so that they are renewed as ever.
+        credentials = getattr(request_signer, "_credentials", None)
+        is_v4 = request_signer.signature_version == "v4" and context.get("auth_type") in _SIGNATURES
+        if credentials is None or not is_v4:
             return None
         signer = self._signer(params["url"], context.get("signing", {}), request_signer)
         if signer is None:
